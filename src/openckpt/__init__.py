@@ -1,0 +1,123 @@
+"""openckpt opens, proves and explains TensorFlow checkpoints - without TensorFlow.
+
+    import openckpt
+    with openckpt.open("zoo/ssd_mobilenet.tar.gz") as ckpt:
+        print(ckpt.format, ckpt.step, len(ckpt))
+        kernel = ckpt["dense/kernel"]
+
+This module is the flat public face; nothing is computed here. Every name is imported when it is first used, so that
+``import openckpt`` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CheckpointError": "errors",
+    "CheckpointReader": "opening",
+    "ConflictError": "errors",
+    "CorruptionError": "errors",
+    "Finding": "findings",
+    "FormatError": "errors",
+    "FoundCheckpoint": "finding",
+    "LimitError": "errors",
+    "Limits": "limits",
+    "MismatchError": "errors",
+    "NewCheckpointReader": "opening",
+    "NotFoundError": "errors",
+    "PathNotFoundError": "errors",
+    "Report": "doctor",
+    "TensorSpec": "formats.spec",
+    "UnsafeError": "errors",
+    "UnsupportedError": "errors",
+    "Where": "errors",
+    "checkpoint_exists": "opening",
+    "diagnose": "doctor",
+    "find": "finding",
+    "get_checkpoint_state": "opening",
+    "latest_checkpoint": "opening",
+    "list_variables": "opening",
+    "load_checkpoint": "opening",
+    "load_variable": "opening",
+    "open": "opening",
+}
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointReader",
+    "ConflictError",
+    "CorruptionError",
+    "Finding",
+    "FormatError",
+    "FoundCheckpoint",
+    "LimitError",
+    "Limits",
+    "MismatchError",
+    "NewCheckpointReader",
+    "NotFoundError",
+    "PathNotFoundError",
+    "Report",
+    "TensorSpec",
+    "UnsafeError",
+    "UnsupportedError",
+    "Where",
+    "__version__",
+    "checkpoint_exists",
+    "diagnose",
+    "find",
+    "get_checkpoint_state",
+    "latest_checkpoint",
+    "list_variables",
+    "load_checkpoint",
+    "load_variable",
+    "open",
+]
+
+if TYPE_CHECKING:
+    from openckpt.doctor import Report, diagnose
+    from openckpt.errors import (
+        CheckpointError,
+        ConflictError,
+        CorruptionError,
+        FormatError,
+        LimitError,
+        MismatchError,
+        NotFoundError,
+        PathNotFoundError,
+        UnsafeError,
+        UnsupportedError,
+        Where,
+    )
+    from openckpt.finding import FoundCheckpoint, find
+    from openckpt.findings import Finding
+    from openckpt.formats.spec import TensorSpec
+    from openckpt.limits import Limits
+    from openckpt.opening import (
+        CheckpointReader,
+        NewCheckpointReader,
+        checkpoint_exists,
+        get_checkpoint_state,
+        latest_checkpoint,
+        list_variables,
+        load_checkpoint,
+        load_variable,
+        open,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'openckpt' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f"openckpt.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

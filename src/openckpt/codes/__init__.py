@@ -1,0 +1,60 @@
+"""Every code that an error or a finding may carry, with its cause and its fix in a user's words.
+
+One module per area, each with a table ``CODES: dict[str, Code]``; the part of a code before the dot is the name of the
+module. `CATALOGUE` joins them; ``docs/reference/codes.md`` is generated from it, and a test holds it against the sources:
+every code used is listed, every code listed is used.
+
+Fixes may contain ``{path}``, ``{prefix}``, ``{dir}`` and ``{key}``, filled shell-quoted from the place of the fault. They
+name only commands that exist.
+"""
+
+from __future__ import annotations
+
+from openckpt.codes import (
+    archive,
+    bundle,
+    detect,
+    graph,
+    hdf5,
+    keras,
+    limits,
+    manifest,
+    meta,
+    npz,
+    path,
+    run,
+    safetensors,
+    savedmodel,
+    spec,
+    storage,
+    table,
+    v1,
+)
+from openckpt.codes.code import Code
+from openckpt.errors import Where
+
+_AREAS = (
+    archive, bundle, detect, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors, savedmodel,
+    spec, storage, table, v1,
+)  # fmt: skip
+
+CATALOGUE: dict[str, Code] = {name: code for area in _AREAS for name, code in area.CODES.items()}
+
+
+def fix_for(code: str, where: Where) -> str | None:
+    """Return the catalogue's fix for ``code`` at ``where`` with its placeholders filled, or None where there is none."""
+    import os.path
+    import re
+    import shlex
+
+    entry = CATALOGUE.get(code)
+    if entry is None or entry.fix is None:
+        return None
+    path_ = where.path
+    values = {
+        "path": path_,
+        "prefix": re.sub(r"\.(index|meta|data-\d{5,}-of-\d{5,})$", "", path_),
+        "dir": os.path.dirname(path_) or ".",
+        "key": where.key or "",
+    }
+    return re.sub(r"\{(path|prefix|dir|key)\}", lambda m: shlex.quote(values[m[1]]), entry.fix)

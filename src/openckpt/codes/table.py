@@ -1,0 +1,5 @@
+"""Codes of the area `table`."""
+
+from openckpt.codes.code import Code
+
+CODES: dict[str, Code] = {}

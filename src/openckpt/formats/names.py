@@ -1,0 +1,87 @@
+"""File names of checkpoints, made and parsed here and nowhere else.
+
+PREFIX.index                        V2 index                        PREFIX.meta               TF1 meta graph
+PREFIX.data-SSSSS-of-NNNNN          V2 shard (formats 2.1)          PREFIX-SSSSS-of-NNNNN     V1 shard (formats 3.1)
+PREFIX_temp/part-SSSSS-of-NNNNN.*   a save in progress (2.11)       checkpoint                manifest (formats 4)
+NAME.tempstate<digits>              a file being written (2.10)     checkpoint.tmp<32 hex>    a manifest being written (4.1)
+"""
+
+from __future__ import annotations
+
+import re
+
+INDEX_SUFFIX = ".index"
+META_SUFFIX = ".meta"
+MANIFEST_NAME = "checkpoint"
+
+_SHARD = re.compile(r"(.*)\.data-(\d{5,})-of-(\d{5,})", re.DOTALL)
+_V1_SHARD = re.compile(r"(.*)-(\d{5,}|\?{5})-of-(\d{5,})", re.DOTALL)
+_STEP = re.compile(r"-(-?\d+)\Z", re.ASCII)
+_TEMPSTATE = re.compile(r"(.*)\.tempstate\d+", re.DOTALL)
+_MANIFEST_TEMP = re.compile(r"(.+)\.tmp[0-9a-f]{32}", re.DOTALL)
+_PART = re.compile(r"part-(\d{5,})-of-(\d{5,})")
+
+
+def shard_name(prefix: str, shard: int, count: int) -> str:
+    """Return the name of shard ``shard`` of ``count`` of a V2 checkpoint."""
+    return f"{prefix}.data-{shard:05d}-of-{count:05d}"
+
+
+def v1_shard_name(prefix: str, shard: int, count: int) -> str:
+    """Return the name of shard ``shard`` of ``count`` of a sharded V1 checkpoint."""
+    return f"{prefix}-{shard:05d}-of-{count:05d}"
+
+
+def parse_shard_name(name: str) -> tuple[str, int, int] | None:
+    """Return ``(prefix, shard, count)`` of a V2 data file name, or None."""
+    match = _SHARD.fullmatch(name)
+    return (match[1], int(match[2]), int(match[3])) if match else None
+
+
+def parse_v1_shard_name(name: str) -> tuple[str, int | None, int] | None:
+    """Return ``(prefix, shard, count)`` of a V1 shard name, shard None for the ``?????`` pattern of manifests, or None."""
+    match = _V1_SHARD.fullmatch(name)
+    if match is None or name.endswith(INDEX_SUFFIX):
+        return None
+    return match[1], None if "?" in match[2] else int(match[2]), int(match[3])
+
+
+def parse_index_name(name: str) -> str | None:
+    """Return the prefix of an index file name, or None. ``.index`` alone is the index of the empty prefix."""
+    return name[: -len(INDEX_SUFFIX)] if name.endswith(INDEX_SUFFIX) else None
+
+
+def prefix_of(name: str) -> str | None:
+    """Return the prefix that an index, data, meta or temporary file name belongs to, or None for any other name."""
+    temporary = _TEMPSTATE.fullmatch(name)
+    if temporary is not None:
+        name = temporary[1]
+    shard = _SHARD.fullmatch(name)
+    if shard is not None:
+        return shard[1]
+    for suffix in (INDEX_SUFFIX, META_SUFFIX):
+        if name.endswith(suffix):
+            return name[: -len(suffix)]
+    return None
+
+
+def step_of(prefix: str) -> int | None:
+    """Return the step in the last part of a prefix: ``ckpt-7`` gives 7, ``checkpoint--1`` gives -1, else None."""
+    match = _STEP.search(prefix.rpartition("/")[2])
+    return int(match[1]) if match and len(match[1]) < 20 else None
+
+
+def is_tempstate(name: str) -> bool:
+    """Return whether this is a data or index file that a writer had not yet renamed."""
+    return _TEMPSTATE.fullmatch(name) is not None
+
+
+def is_manifest_temp(name: str) -> bool:
+    """Return whether this is a manifest that a writer had not yet renamed."""
+    return _MANIFEST_TEMP.fullmatch(name) is not None
+
+
+def parse_part_name(name: str) -> tuple[int, int] | None:
+    """Return ``(part, count)`` of the prefix of one writer's part in a ``_temp`` directory, or None."""
+    match = _PART.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
