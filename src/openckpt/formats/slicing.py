@@ -23,7 +23,7 @@ from math import prod
 from typing import TypeAlias
 
 from openckpt.errors import CorruptionError, LimitError, Where
-from openckpt.formats.wire import encode_varint, iter_fields
+from openckpt.formats.wire import encode_varint, iter_fields, to_signed
 
 Extents: TypeAlias = tuple[tuple[int, int], ...]
 """``(start, length)`` per dimension as stored; `FULL` for a whole dimension."""
@@ -141,26 +141,32 @@ def _parse_signed(key: bytes, pos: int) -> tuple[int, int]:
 # --------------------------------------------------------------------------------------------------- slice protos
 
 
-def parse_slice_proto(data: bytes | memoryview, where: Where | str = "") -> Extents:
+def parse_slice_proto(data: bytes, where: Where | str = "") -> Extents:
     """Return the extents of a serialized TensorSliceProto; an extent without a length becomes `FULL`.
 
     Raises:
-        CorruptionError: not a proto (as `iter_fields` says), or an extent that no slice can have (``slices.bad-extent``).
+        CorruptionError: not such a proto, or an extent that no slice can have (``slices.bad-extent``).
     """
     extents = []
-    for number, wire_type, value in iter_fields(data):
-        if number != 1 or wire_type != 2:
-            continue
-        start, length = 0, -1
-        for inner, inner_type, item in iter_fields(value):
-            if inner_type == 0 and inner == 1:
-                start = item - (1 << 64) if item >> 63 else item
-            elif inner_type == 0 and inner == 2:
-                length = item - (1 << 64) if item >> 63 else item
-        if start < 0 or length < -1 or (length == -1 and start):
-            raise CorruptionError("slices.bad-extent", where, "an extent that no slice can have", found=(start, length))
-        extents.append((start, length))
+    try:
+        for number, _, value in iter_fields(data):
+            if number == 1 and isinstance(value, bytes):
+                extents.append(_parse_extent(value))
+    except ValueError as error:
+        raise CorruptionError("slices.bad-extent", where, f"not a slice: {error}", found=_shorten(data.hex())) from None
     return tuple(extents)
+
+
+def _parse_extent(data: bytes) -> tuple[int, int]:
+    start, length = 0, -1
+    for number, _, value in iter_fields(data):
+        if isinstance(value, int) and number == 1:
+            start = to_signed(value)
+        elif isinstance(value, int) and number == 2:
+            length = to_signed(value)
+    if start < 0 or length < -1 or (length == -1 and start):
+        raise ValueError(f"no extent starts at {start} with length {length}")
+    return start, length
 
 
 def encode_slice_proto(extents: Extents) -> bytes:

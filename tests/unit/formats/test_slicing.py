@@ -104,7 +104,9 @@ def test_slice_protos_are_those_of_tensorflow(extents, data):
     assert slicing.parse_slice_proto(bytes.fromhex(data)) == extents
 
 
-@pytest.mark.parametrize("data", ["0a0208 02", "0a0b10feffffffffffffffff01", "0a0d08ffffffffffffffffff011001"])
+@pytest.mark.parametrize(
+    "data", ["0a020802", "0a0208", "0b", "0a0110", "0a0b10feffffffffffffffff01", "0a0d08ffffffffffffffffff011001"]
+)
 def test_an_extent_that_no_slice_can_have_is_refused(data):
     """A start without a length, a length of -2, a start of -1."""
     assert code_of(slicing.parse_slice_proto, bytes.fromhex(data)) == "slices.bad-extent"
