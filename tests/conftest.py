@@ -1,0 +1,115 @@
+"""What every test may use: the corpus, stock TensorFlow, and loud skips where either is absent.
+
+A test that needs TensorFlow carries the marker ``interop`` and asks for the fixture ``tf``; one that needs the development
+corpus carries ``corpus`` and asks for the fixture ``corpus``. Where what they need is not there they are skipped, and the end
+of the run says in a banner how many and what to do. ``OPENCKPT_REQUIRE=interop,corpus`` turns the absence into failures.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from oracle import CORPUS, NEEDS, absent
+
+# Before the first import of TensorFlow, wherever that happens: no log lines, no GPU, the same kernels on every machine.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+
+def _required() -> set[str]:
+    required = {word.strip() for word in os.environ.get("OPENCKPT_REQUIRE", "").split(",")} - {""}
+    unknown = required - set(NEEDS)
+    if unknown:
+        raise pytest.UsageError(f"OPENCKPT_REQUIRE names {sorted(unknown)}; it knows {sorted(NEEDS)}")
+    return required
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse a misspelt OPENCKPT_REQUIRE before anything runs."""
+    _required()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the interop tests of one module in one worker, and TensorFlow's own warnings from failing them."""
+    for item in items:
+        if item.get_closest_marker("interop") is None:
+            continue
+        # A module's checkpoints are written once, by a fixture, and TensorFlow takes three seconds and 600 MiB to import.
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(f"interop-{item.path.stem}"))
+        # Our own warnings stay errors; those of TensorFlow, Keras and what they call are not ours to mend.
+        for kind in ("DeprecationWarning", "FutureWarning", "UserWarning", "RuntimeWarning", "ResourceWarning"):
+            item.add_marker(pytest.mark.filterwarnings(rf"ignore::{kind}:(?!openckpt)"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, or fail where it is required, what this machine cannot run."""
+    for need, (why, _) in NEEDS.items():
+        if item.get_closest_marker(need) is not None and need in absent():
+            if need in _required():
+                pytest.fail(f"{need} is required, but {why}", pytrace=False)
+            pytest.skip(f"{need}: {why}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say loudly what was not proved, and how to prove it."""
+    for need, (why, remedy) in NEEDS.items():
+        skipped = [
+            report
+            for report in terminalreporter.stats.get("skipped", [])
+            if isinstance(report.longrepr, tuple) and report.longrepr[2].startswith(f"Skipped: {need}: ")
+        ]
+        if skipped:
+            terminalreporter.section(f"NOT PROVED: {need}", sep="!", red=True, bold=True)
+            terminalreporter.line(f"{len(skipped)} tests were SKIPPED because {why}.", red=True, bold=True)
+            terminalreporter.line(f"To run them: {remedy}", red=True, bold=True)
+            terminalreporter.line(f"To make their absence a failure: OPENCKPT_REQUIRE={need}")
+
+
+def _skip_without(need: str) -> None:
+    if need in absent():
+        pytest.skip(f"{need}: {NEEDS[need][0]}")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The directory of the development corpus."""
+    _skip_without("corpus")
+    return CORPUS
+
+
+def _import_quietly(name: str) -> ModuleType:
+    _skip_without("interop")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
+
+
+@pytest.fixture(scope="session")
+def tf() -> Any:
+    """Stock TensorFlow, imported once per worker, silent."""
+    tensorflow = _import_quietly("tensorflow")
+    tensorflow.get_logger().setLevel("ERROR")
+    _import_quietly("absl.logging").set_verbosity("fatal")  # type: ignore[attr-defined]
+    return tensorflow
+
+
+@pytest.fixture(scope="session")
+def tf_keras(tf: Any) -> Any:
+    """Keras 2 on TensorFlow."""
+    return _import_quietly("tf_keras")
+
+
+@pytest.fixture(scope="session")
+def keras(tf: Any) -> Any:
+    """Keras 3."""
+    return _import_quietly("keras")
