@@ -1,0 +1,428 @@
+"""One directory, its names grouped into checkpoints and each judged whole or not.
+
+    run/                                   Listing
+      checkpoint                             manifests["checkpoint"]
+      ckpt-1.index  ckpt-1.data-0000?-of-00002  ckpt-1.meta     Group(format="bundle-v2", complete)
+      ckpt-2.data-00000-of-00001             Group(index=None, missing=("ckpt-2.index",)), orphan_shards
+      ckpt-1.data-00000-of-00004             stale_shards (another count, beside a whole checkpoint)
+      model.h5  weights.npz  graph-7         Group of one file, by content
+      ckpt-3_temp/  ckpt-3.index.tempstate1  leftovers
+
+One scan of the directory, and for every index one open and one or two positioned reads: a tree of ten thousand
+checkpoints is grouped in a second. *Complete* here means: every file that the checkpoint needs is there and its index is an
+index. That the bytes inside are right is for the reader and the doctor to prove.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+
+from openckpt.errors import CheckpointError, LimitError
+from openckpt.formats.names import (
+    MANIFEST_NAME,
+    META_SUFFIX,
+    is_manifest_temp,
+    is_tempstate,
+    parse_index_name,
+    parse_shard_name,
+    parse_v1_shard_name,
+    shard_name,
+    step_of,
+    v1_shard_name,
+)
+from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.opening.sniffing import (
+    archive_suffix,
+    could_be_checkpoint,
+    could_be_manifest,
+    is_manifest_text,
+    promises_checkpoint,
+    sniff_file,
+    sniff_index,
+)
+from openckpt.storage import FileStat, Store
+
+_MISSING_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The files of one checkpoint in one directory.
+
+    Attributes:
+        prefix: path in the store that opens it: the prefix of a V2 checkpoint, the file of any other, the
+            ``NAME-?????-of-NNNNN`` pattern of a sharded V1 checkpoint.
+        name: the last part of the prefix; "" for the empty prefix (``.index``).
+        format: ``bundle-v2 table-v1 hdf5 keras-v3 safetensors npz``.
+        step: the number at the end of the name, or None.
+        index: the index of a V2 checkpoint; None for other formats, or where it is missing.
+        shards: the data files that are there, in order; the file itself for other formats.
+        extras: what belongs to it without being needed to read it: the meta graph.
+        missing: names of files that are needed and not there, the first 100 of them.
+        num_missing: how many they are.
+        num_shards: how many shards the checkpoint has; None where nothing says.
+        header_shards: what the index says, where that differs from the one whole set of shards on the disk (the files
+            win, formats 2.11).
+        complete: whether every file is there and the index is one.
+        damage: why the index, or the only file, cannot be read.
+    """
+
+    prefix: str
+    name: str
+    format: str
+    step: int | None = None
+    index: FileStat | None = None
+    shards: tuple[FileStat, ...] = ()
+    extras: tuple[FileStat, ...] = ()
+    missing: tuple[str, ...] = ()
+    num_missing: int = 0
+    num_shards: int | None = None
+    header_shards: int | None = None
+    complete: bool = True
+    damage: CheckpointError | OSError | None = field(default=None, compare=False)
+
+    @property
+    def files(self) -> tuple[FileStat, ...]:
+        """Every file that is there: index, shards, extras."""
+        return (*(() if self.index is None else (self.index,)), *self.shards, *self.extras)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its files."""
+        return sum(stat.size for stat in self.files)
+
+    @property
+    def mtime_ns(self) -> int:
+        """When the checkpoint was finished: the time of its index, or of its newest file."""
+        if self.index is not None:
+            return self.index.mtime_ns
+        return max((stat.mtime_ns for stat in self.shards), default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What lies in one directory, sorted by what it means for checkpoints.
+
+    Attributes:
+        directory: path in the store.
+        groups: the checkpoints, by name and step.
+        manifests: ``checkpoint`` and every other file that reads like one (a manifest renamed to ``checkpoint.txt``).
+        leftovers: what interrupted saves left: ``.tempstate`` files, ``checkpoint.tmp...``, ``_temp`` directories.
+        orphan_shards: data files that no index claims.
+        orphan_metas: meta graphs without a checkpoint.
+        stale_shards: data files of another count beside a whole checkpoint of the same prefix.
+        archives: files whose name says archive.
+        others: every other file.
+        directories: subdirectories (``_temp`` leftovers aside); those that are links have ``.link`` set.
+        saved_model: whether this is the directory of a SavedModel.
+    """
+
+    directory: str
+    groups: tuple[Group, ...] = ()
+    manifests: Mapping[str, FileStat] = field(default_factory=dict)
+    leftovers: tuple[FileStat, ...] = ()
+    orphan_shards: tuple[FileStat, ...] = ()
+    orphan_metas: tuple[FileStat, ...] = ()
+    stale_shards: tuple[FileStat, ...] = ()
+    archives: tuple[FileStat, ...] = ()
+    others: tuple[FileStat, ...] = ()
+    directories: tuple[FileStat, ...] = ()
+    saved_model: bool = False
+
+    def named(self, name: str) -> tuple[Group, ...]:
+        """Return the groups of this name; more than one where a file and a prefix share it."""
+        return tuple(group for group in self.groups if group.name == name)
+
+
+def group_directory(
+    store: Store, directory: str, *, limits: Limits = DEFAULT_LIMITS, read_contents: bool = True
+) -> Listing:
+    """Group the names of one directory into checkpoints and judge whether each is complete.
+
+    Args:
+        store: where the directory lies.
+        directory: its path in the store.
+        limits: caps against hostile files.
+        read_contents: False judges by names and sizes alone (members of a compressed archive, where every read is a
+            pass); formats are then those that the names promise.
+
+    Raises:
+        OSError: the directory cannot be read; that of a single file becomes the `Group.damage` of its checkpoint.
+    """
+    return group_names(store, directory, store.scan(directory), limits=limits, read_contents=read_contents)
+
+
+def group_names(
+    store: Store,
+    directory: str,
+    stats: Iterable[FileStat],
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    read_contents: bool = True,
+) -> Listing:
+    """Group what a scan of ``directory`` returned; see `group_directory`."""
+    return _Grouping(store, directory, limits, read_contents).run(stats)
+
+
+class _Grouping:
+    """The work of one `group_directory` call."""
+
+    def __init__(self, store: Store, directory: str, limits: Limits, read_contents: bool) -> None:
+        self.store, self.directory, self.limits, self.read_contents = store, directory, limits, read_contents
+        self.indexes: dict[str, FileStat] = {}
+        self.shards: dict[str, dict[int, dict[int, FileStat]]] = {}  # prefix -> count -> shard id -> file
+        self.v1_shards: dict[tuple[str, int], dict[int, FileStat]] = {}
+        self.metas: dict[str, FileStat] = {}
+        self.singles: list[FileStat] = []
+        self.manifests: dict[str, FileStat] = {}
+        self.groups: list[Group] = []
+        self.leftovers: list[FileStat] = []
+        self.orphan_shards: list[FileStat] = []
+        self.stale_shards: list[FileStat] = []
+        self.archives: list[FileStat] = []
+        self.others: list[FileStat] = []
+        self.directories: list[FileStat] = []
+
+    def run(self, stats: Iterable[FileStat]) -> Listing:
+        for stat in stats:
+            self._sort(stat)
+        claimed = self.metas.keys() & (self.indexes.keys() | self.shards.keys())
+        for prefix in sorted(self.indexes.keys() | self.shards.keys()):
+            self._group_v2(prefix)
+        for (prefix, count), files in sorted(self.v1_shards.items()):
+            if self._group_v1_shards(prefix, count, files):
+                claimed.add(prefix)
+        for stat in self.singles:
+            if self._group_single(stat):
+                claimed.add(stat.name)
+        names = {stat.name for stat in self.others}
+        self.groups.sort(key=_order)
+        return Listing(
+            directory=self.directory,
+            groups=tuple(self.groups),
+            manifests=self.manifests,
+            leftovers=tuple(self.leftovers),
+            orphan_shards=tuple(self.orphan_shards),
+            orphan_metas=tuple(stat for prefix, stat in sorted(self.metas.items()) if prefix not in claimed),
+            stale_shards=tuple(self.stale_shards),
+            archives=tuple(self.archives),
+            others=tuple(self.others),
+            directories=tuple(self.directories),
+            saved_model="saved_model.pb" in names or "saved_model.pbtxt" in names,
+        )
+
+    def _sort(self, stat: FileStat) -> None:
+        name = stat.name
+        if stat.kind != "file":
+            if stat.kind == "dir":
+                temp = name.endswith("_temp") and not stat.link and self._is_save_in_progress(stat)
+                (self.leftovers if temp else self.directories).append(stat)
+            else:
+                self.others.append(stat)
+        elif (prefix := parse_index_name(name)) is not None:
+            self.indexes[prefix] = stat
+        elif ".data-" in name and (shard := parse_shard_name(name)) is not None:
+            self.shards.setdefault(shard[0], {}).setdefault(shard[2], {})[shard[1]] = stat
+        elif name == MANIFEST_NAME:
+            self.manifests[name] = stat
+        elif name.endswith(META_SUFFIX):
+            self.metas[name[: -len(META_SUFFIX)]] = stat
+        elif is_tempstate(name) or is_manifest_temp(name):
+            self.leftovers.append(stat)
+        elif "-of-" in name and (part := parse_v1_shard_name(name)) is not None and part[1] is not None:
+            self.v1_shards.setdefault((part[0], part[2]), {})[part[1]] = stat
+        elif archive_suffix(name):
+            self.archives.append(stat)
+        else:
+            self.singles.append(stat)
+
+    def _is_save_in_progress(self, stat: FileStat) -> bool:
+        # Other programs have directories called something_temp as well: a save's holds parts, or is already empty.
+        try:
+            names = [entry.name for entry in self.store.scan(stat.path)]
+        except OSError:
+            return False
+        return not names or any(name.startswith("part-") for name in names)
+
+    def _path(self, name: str) -> str:
+        return self.store.join(self.directory, name)
+
+    def _extras(self, prefix: str) -> tuple[FileStat, ...]:
+        meta = self.metas.get(prefix)
+        return () if meta is None else (meta,)
+
+    # -- V2: an index and the shards it asks for ----------------------------------------------------------------------
+
+    def _group_v2(self, prefix: str) -> None:
+        index = self.indexes.get(prefix)
+        sets = self.shards.get(prefix, {})
+        whole = [count for count, files in sets.items() if 0 < count == len(files) and max(files) < count]
+        stated: int | None = None
+        damage: CheckpointError | OSError | None = None
+        if index is not None and self.read_contents:
+            sniffed = sniff_index(self.store, index, self.limits)
+            if sniffed.format == "table-v1":  # a V1 file whose own name ends in .index
+                self.groups.append(_single_group(index, "table-v1", self._extras(index.name)))
+                index = None
+                if not sets:
+                    return
+            elif sniffed.damage is not None and not sets and prefix not in self.metas and not sniffed.plausible:
+                self.others.append(index)  # some other program's index
+                return
+            else:
+                stated, damage = sniffed.num_shards, sniffed.damage
+
+        count = stated
+        if stated is None:  # no index, or none that can be read: what the names say
+            count = whole[0] if len(whole) == 1 else max(sets, default=1 if index is not None else None)
+        elif stated not in whole and len(whole) == 1:
+            count = whole[0]  # formats 2.11: the one whole set on the disk wins over the header
+        assert count is not None  # an index or at least one shard brought us here
+        present = {i: stat for i, stat in sets.get(count, {}).items() if i < count}
+        missing = _missing((shard_name(prefix, i, count) for i in range(count) if i not in present), count)
+        num_missing = count - len(present)
+        if index is None:
+            missing, num_missing = (f"{prefix}.index", *missing), num_missing + 1
+        if damage is None:
+            damage = self._too_many(prefix, count)
+        shards = tuple(present[i] for i in sorted(present))
+        group = Group(
+            prefix=self._path(prefix),
+            name=prefix,
+            format="bundle-v2",
+            step=step_of(prefix),
+            index=index,
+            shards=shards,
+            extras=self._extras(prefix),
+            missing=missing,
+            num_missing=num_missing,
+            num_shards=count,
+            header_shards=stated if stated != count else None,
+            complete=num_missing == 0 and damage is None,
+            damage=damage,
+        )
+        self.groups.append(group)
+        strays = [
+            stat
+            for number, files in sorted(sets.items())
+            for i, stat in sorted(files.items())
+            if number != count or i not in present
+        ]
+        if index is None:
+            self.orphan_shards.extend(shards)
+        (self.stale_shards if group.complete else self.orphan_shards).extend(strays)
+
+    def _too_many(self, prefix: str, count: int) -> LimitError | None:
+        try:
+            self.limits.check("shards", count, self.store.display(self._path(prefix)), "the number of shards")
+        except LimitError as error:
+            return error
+        return None
+
+    # -- V1 shards, and checkpoints of one file -----------------------------------------------------------------------
+
+    def _group_v1_shards(self, prefix: str, count: int, files: dict[int, FileStat]) -> bool:
+        if not self._is_v1(files):  # data sets are sharded under the same names
+            self.others.extend(files[i] for i in sorted(files))
+            return False
+        present = {i: stat for i, stat in files.items() if i < count}
+        damage = self._too_many(prefix, count)
+        name = v1_shard_name(prefix, 0, 1) if count == 1 else f"{prefix}-?????-of-{count:05d}"
+        self.groups.append(
+            Group(
+                prefix=self._path(name),
+                name=name,
+                format="table-v1",
+                step=step_of(prefix),
+                shards=tuple(present[i] for i in sorted(present)),
+                extras=self._extras(prefix),
+                missing=_missing((v1_shard_name(prefix, i, count) for i in range(count) if i not in present), count),
+                num_missing=count - len(present),
+                num_shards=count,
+                complete=len(present) == count and damage is None,
+                damage=damage,
+            )
+        )
+        return True
+
+    def _is_v1(self, files: dict[int, FileStat]) -> bool:
+        # The first two tell: one of them may be damaged, and a data set may have a hundred thousand shards.
+        if not self.read_contents:
+            return False
+        return any(sniff_file(self.store, files[i], self.limits).format == "table-v1" for i in sorted(files)[:2])
+
+    def _group_single(self, stat: FileStat) -> bool:
+        group = self._single(stat)
+        if group is not None:
+            self.groups.append(group)
+        return group is not None
+
+    def _single(self, stat: FileStat) -> Group | None:
+        promised = promises_checkpoint(stat.name)
+        if not self.read_contents:
+            if promised is None or (promised == "table-v1" and stat.name not in self.metas):
+                self.others.append(stat)
+                return None
+            return _single_group(stat, promised, self._extras(stat.name))
+        if not could_be_checkpoint(stat.name) and stat.name not in self.metas:
+            if could_be_manifest(stat.name) and is_manifest_text(self.store, stat):
+                self.manifests[stat.name] = stat
+            else:
+                self.others.append(stat)
+            return None
+        sniffed = sniff_file(self.store, stat, self.limits)
+        if sniffed.format is not None:
+            return _single_group(stat, sniffed.format, self._extras(stat.name))
+        if sniffed.manifest:
+            self.manifests[stat.name] = stat
+            return None
+        if sniffed.damage is not None and (promised is not None or stat.name in self.metas):
+            return _single_group(stat, promised or "table-v1", self._extras(stat.name), sniffed.damage)
+        self.others.append(stat)
+        return None
+
+
+def group_single_file(store: Store, stat: FileStat, *, limits: Limits = DEFAULT_LIMITS) -> Group | None:
+    """Return the group of one file whatever its name, by content; None where it is no checkpoint of one file."""
+    sniffed = sniff_file(store, stat, limits)
+    return None if sniffed.format is None else _single_group(stat, sniffed.format, ())
+
+
+def _single_group(
+    stat: FileStat, format_: str, extras: tuple[FileStat, ...], damage: CheckpointError | OSError | None = None
+) -> Group:
+    return Group(
+        prefix=stat.path,
+        name=stat.name,
+        format=format_,
+        step=step_of(stat.name),
+        shards=(stat,),
+        extras=extras,
+        num_shards=1 if format_ == "table-v1" else None,
+        complete=damage is None,
+        damage=damage,
+    )
+
+
+def _missing(names: Iterator[str], count: int) -> tuple[str, ...]:
+    # One hostile name can ask for 99,999,999 shards: only so many names are ever made.
+    return tuple(islice(names, _MISSING_SHOWN)) if count < 1 << 20 else ()
+
+
+def _order(group: Group) -> tuple[str, int, str, str]:
+    step = -1 << 70 if group.step is None else group.step
+    stem = group.name if group.step is None else group.name.rpartition("-")[0].removesuffix("-")
+    return (stem, step, group.name, group.format)
+
+
+def what_is_missing(group: Group) -> str:
+    """Return in a few words why a group is not complete, for people."""
+    if group.damage is not None:
+        return group.damage.message if isinstance(group.damage, CheckpointError) else str(group.damage)
+    if not group.num_missing:
+        return "nothing is missing"
+    shown = ", ".join(group.missing[:3])
+    more = group.num_missing - min(3, len(group.missing))
+    return f"{shown} missing" + (f" and {more} more" if more > 0 else "")
