@@ -23,4 +23,9 @@ CODES: dict[str, Code] = {
         "The array given for the result has another dtype or shape than the stored tensor, or is not writable and C-contiguous.",
         "pass numpy.empty(spec.shape, spec.numpy_dtype)",
     ),
+    "spec.no-npy": Code(
+        "error",
+        "A .npy file without pickle holds numbers only; strings and variants have no form in it.",
+        "openckpt show --json {path} {key}",
+    ),
 }

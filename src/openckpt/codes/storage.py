@@ -14,4 +14,9 @@ CODES: dict[str, Code] = {
         "Another program replaced this file while it was being read (a trainer that saves over its own checkpoint does that).",
         "open it again; to read a run that is still training, name a step that will not be overwritten",
     ),
+    "storage.refused": Code(
+        "error",
+        "The operating system refused to open or read this path: no permission, a broken disk or network mount, or not a file at all.",
+        "ls -ld {path}",
+    ),
 }

@@ -1,0 +1,149 @@
+"""``openckpt doctor``: is it whole, why not, what is lost and what to do. A shell over `openckpt.diagnose`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from openckpt.cli import exits
+from openckpt.cli.each import print_json
+from openckpt.cli.progress import progress_bar
+from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
+from openckpt.cli.terminal import Screen, Style
+from openckpt.cli.text import count_text, names_text
+from openckpt.errors import printable
+
+if TYPE_CHECKING:
+    from openckpt.doctor import CheckpointReport, Report
+    from openckpt.findings import Finding
+
+_INDENT = 11
+NO_PATH_CODES = frozenset({"path.not-found", "storage.refused"})
+"""Findings about the path itself that are exit code 4: it is not there, or the system refused."""
+
+
+@click.command("doctor", short_help="Say whether a checkpoint is whole, why not, and what helps.")
+@paths_argument
+@click.option("--quick", is_flag=True, help="Do not read tensor data: check names, sizes and indexes only.")
+@click.option("-v", "--verbose", is_flag=True, help="Show cause and fix of notes too.")
+@json_option
+@general_options
+def command(paths: tuple[str, ...], quick: bool, verbose: bool, as_json: bool) -> int:
+    """Examine anything: a checkpoint, one of its files, a directory, an archive, a failed download.
+
+    Every checksum is checked unless --quick. Each finding has a code, the place, the cause, what is lost and the next command.
+    Exit code 1 means that an error or a warning was found; notes do not count.
+    """
+    import openckpt
+
+    settings = current_settings()
+    screen = Screen(settings)
+    worst = exits.YES
+    for path in paths:
+        with progress_bar() as (progress, _clear):
+            report = openckpt.diagnose(path, quick=quick, limits=settings.limits, progress=progress)
+        if as_json:
+            print_json(report.to_json())
+        else:
+            print_report(screen, report, verbose=verbose)
+        worst = max(worst, exit_code_of_report(report))
+    return worst
+
+
+def exit_code_of_report(report: Report) -> int:
+    """Return 4 where there is no such path, 1 where an error or a warning was found, else 0."""
+    if any(finding.code in NO_PATH_CODES and finding.severity == "error" for finding in report.findings):
+        return exits.NO_PATH
+    return exits.NO if report.worst in ("error", "warning") else exits.YES
+
+
+def print_report(screen: Screen, report: Report, *, verbose: bool = False) -> None:
+    """Print one report: the verdict, the findings of the path, then those of each checkpoint."""
+    screen.line(f"{screen.style(printable(report.path), 'bold')}  {_verdict(screen, report)}")
+    for finding in report.findings:
+        print_finding(screen, finding, verbose=verbose)
+    for checkpoint in report.checkpoints:
+        _print_checkpoint(screen, checkpoint, alone=len(report.checkpoints) == 1, verbose=verbose)
+    screen.line()
+
+
+def _verdict(screen: Screen, report: Report) -> str:
+    if report.worst == "error":
+        text = "valid, but errors were found beside it" if report.valid else "not valid"
+        return screen.style(text, "warning" if report.valid else "error") + screen.style(_counts(report), "dim")
+    if report.worst == "warning":
+        return screen.style("valid, with warnings", "warning") + screen.style(_counts(report), "dim")
+    return screen.style("valid", "good") + screen.style(_counts(report), "dim")
+
+
+def _counts(report: Report) -> str:
+    severities = [finding.severity for finding in report.all_findings()]
+    parts = [
+        count_text(severities.count(severity), severity)
+        for severity in ("error", "warning", "note")
+        if severity in severities
+    ]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _print_checkpoint(screen: Screen, checkpoint: CheckpointReport, *, alone: bool, verbose: bool) -> None:
+    step = "" if checkpoint.step is None else f", step {checkpoint.step}"
+    kind = checkpoint.format or "unknown format"
+    state, style = _state(checkpoint)
+    screen.line(
+        f"  {printable(checkpoint.prefix)} {screen.style(f'({kind}{step})', 'dim')} {screen.style(state, style)}"
+        if not alone or checkpoint.findings
+        else f"  {printable(checkpoint.prefix)} {screen.style(f'({kind}{step})', 'dim')}"
+    )
+    for finding in checkpoint.findings:
+        print_finding(screen, finding, verbose=verbose)
+
+
+def _state(checkpoint: CheckpointReport) -> tuple[str, Style]:
+    if not checkpoint.valid:
+        return "broken", "error"
+    if any(finding.severity == "warning" for finding in checkpoint.findings):
+        return "suspect", "warning"
+    return "whole", "good"
+
+
+def print_finding(screen: Screen, finding: Finding, *, verbose: bool = False) -> None:
+    """Print one finding; a note is one paragraph, anything worse says place, cause, loss and fix as well."""
+    message = printable(finding.message)
+    if finding.expected is not None and finding.found is not None:
+        message += f" (expected {printable(finding.expected)}, found {printable(finding.found)})"
+    elif finding.found is not None:
+        message += f" (found {printable(finding.found)})"
+    message += f" [{finding.code}]"
+    screen.paragraph(f"  {finding.severity}", message, indent=_INDENT, label_style=finding.severity)
+    if finding.severity == "note" and not verbose:
+        return
+    rows: list[tuple[str, str, Style]] = [("where", _place(finding), ""), ("cause", finding.cause, "")]
+    if finding.lost is not None:
+        rows.append(("lost", _loss(finding.lost.tensors, finding.lost.parameters, finding.lost.of_parameters), ""))
+    if finding.fix is not None:
+        rows.append(("fix", finding.fix, "good"))
+    for label, text, style in rows:
+        screen.paragraph(f"    {label}", printable(text), indent=_INDENT, text_style=style)
+
+
+def _place(finding: Finding) -> str:
+    return str(finding.where)
+
+
+def _loss(tensors: Sequence[str], parameters: int, of_parameters: int) -> str:
+    share = f" ({100 * parameters / of_parameters:.1f} %)" if of_parameters else ""
+    names = names_text(iter(tensors), len(tensors))
+    what = f"{count_text(len(tensors), 'tensor')}, {parameters:,} of {count_text(of_parameters, 'parameter')}{share}"
+    return f"{what}: {names}" if tensors else what
+
+
+def worst_of(findings: Iterable[Finding]) -> Finding | None:
+    """Return the first finding of the worst severity that is more than a note, or None."""
+    for severity in ("error", "warning"):
+        for finding in findings:
+            if finding.severity == severity:
+                return finding
+    return None

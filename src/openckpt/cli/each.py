@@ -1,0 +1,48 @@
+"""One command over several PATHs: each is answered on its own, a failure of one is told, and the worst exit code wins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+
+from openckpt.cli import exits
+from openckpt.cli.settings import Settings
+from openckpt.cli.terminal import report_error
+from openckpt.errors import CheckpointError
+
+
+def run_for_each(paths: Iterable[str], work: Callable[[str], int], settings: Settings, *, as_json: bool) -> int:
+    """Call ``work(path)`` for every path and return the highest exit code.
+
+    An error goes to stderr; with ``--json`` also to stdout, as ``{"path", "error"}``, so that every PATH has its line.
+    """
+    worst = exits.YES
+    for path in paths:
+        try:
+            code = work(path)
+        except BrokenPipeError:
+            raise
+        except (CheckpointError, OSError) as error:
+            if settings.debug:
+                raise
+            report_error(error)
+            if as_json:
+                print_json({"path": path, "error": error_document(error, path)})
+            code = exits.exit_code_of(error)
+        worst = max(worst, code)
+    return worst
+
+
+def print_json(document: object) -> None:
+    """Print one document on one line of ASCII: any name survives, whatever the encoding of stdout."""
+    sys.stdout.write(json.dumps(document) + "\n")
+
+
+def error_document(error: CheckpointError | OSError, path: str) -> dict[str, object]:
+    """Return the finding that stands for an error, in the form of ``openckpt doctor --json``."""
+    from openckpt.findings import finding_of, make_finding
+
+    if isinstance(error, CheckpointError):
+        return finding_of(error).to_json()
+    return make_finding("storage.refused", path, error.strerror or str(error)).to_json()

@@ -1,0 +1,177 @@
+"""``openckpt ls``: the keys of a checkpoint with dtype, shape and bytes. A shell over `openckpt.open`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from openckpt.cli import exits
+from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
+from openckpt.cli.terminal import Screen
+from openckpt.cli.text import count_text, pad, shape_text, shorten, size_text
+from openckpt.errors import printable
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import TensorSpec
+    from openckpt.opening import CheckpointReader
+
+
+class Row(NamedTuple):
+    """One tensor of the listing."""
+
+    key: str
+    spec: TensorSpec
+    shards: tuple[int, ...]
+
+
+_SORTS: dict[str, Callable[[Row], object]] = {
+    "key": lambda row: row.key,
+    "bytes": lambda row: -1 if row.spec.nbytes is None else row.spec.nbytes,
+    "dtype": lambda row: row.spec.dtype,
+    "shape": lambda row: (-1,) if row.spec.shape is None else row.spec.shape,
+    "shard": lambda row: row.shards,
+}
+
+
+@click.command("ls", short_help="List keys, dtypes, shapes and bytes.")
+@paths_argument
+@click.option("-g", "--glob", "globs", multiple=True, metavar="PATTERN",
+              help="Only keys that match this pattern (`*` crosses `/`); may be repeated, one match is enough.")  # fmt: skip
+@click.option("-r", "--regex", "regexes", multiple=True, metavar="REGEX",
+              help="Only keys in which this regular expression is found; may be repeated, one match is enough.")  # fmt: skip
+@click.option("--sort", type=click.Choice(list(_SORTS)), help="Sort by this column; without it, the order of the file.")
+@click.option("--reverse", is_flag=True, help="Last first.")
+@json_option
+@general_options
+def command(
+    paths: tuple[str, ...],
+    globs: tuple[str, ...],
+    regexes: tuple[str, ...],
+    sort: str | None,
+    reverse: bool,
+    as_json: bool,
+) -> int:
+    """List the tensors of a checkpoint: key, dtype, shape, bytes and shard, and their totals.
+
+    Nothing but the index is read. Bytes are those stored; null in JSON where the format does not say.
+    """
+    settings = current_settings()
+    wanted = _key_filter(globs, regexes)
+    screen = Screen(settings)
+
+    def work(path: str) -> int:
+        import openckpt
+
+        with openckpt.open(path, limits=settings.limits) as ckpt:
+            rows = _rows(ckpt, wanted, with_shards=not as_json or sort == "shard")
+            if sort is not None:
+                rows.sort(key=_SORTS[sort])  # type: ignore[arg-type]
+            if reverse:
+                rows.reverse()
+            if as_json:
+                print_json(_document(path, ckpt, rows))
+            else:
+                _print_table(screen, ckpt, rows, several=len(paths) > 1)
+            return exits.YES if rows or wanted is None else exits.NO
+
+    return run_for_each(paths, work, settings, as_json=as_json)
+
+
+def _key_filter(globs: Iterable[str], regexes: Iterable[str]) -> Callable[[str], bool] | None:
+    import re
+    from fnmatch import translate
+
+    patterns = [re.compile(translate(glob)).match for glob in globs]
+    for regex in regexes:
+        try:
+            patterns.append(re.compile(regex).search)
+        except re.error as error:
+            raise click.BadParameter(f"{regex!r} is no regular expression: {error}", param_hint="--regex") from None
+    if not patterns:
+        return None
+    return lambda key: any(match(key) for match in patterns)
+
+
+def _rows(ckpt: CheckpointReader, wanted: Callable[[str], bool] | None, *, with_shards: bool) -> list[Row]:
+    return [
+        Row(key, spec, _shards(ckpt, key) if with_shards else ())
+        for key, spec in ckpt.specs.items()
+        if wanted is None or wanted(key)
+    ]
+
+
+def _shards(ckpt: CheckpointReader, key: str) -> tuple[int, ...]:
+    return tuple(sorted({extent.shard for extent in ckpt.locate(key)}))
+
+
+def _document(path: str, ckpt: CheckpointReader, rows: Iterable[Row]) -> dict[str, object]:
+    return {
+        "path": path,
+        "prefix": ckpt.prefix,
+        "format": ckpt.format,
+        "step": ckpt.step,
+        "tensors": [
+            {
+                "key": row.key,
+                "dtype": row.spec.dtype,
+                "shape": None if row.spec.shape is None else list(row.spec.shape),
+                "bytes": row.spec.nbytes,
+            }
+            for row in rows
+        ],
+    }
+
+
+def heading(screen: Screen, ckpt: CheckpointReader) -> str:
+    """Return the line that names an opened checkpoint: prefix, format, step, number of files."""
+    step = "" if ckpt.step is None else f", step {ckpt.step}"
+    facts = f"({ckpt.format}{step}, {count_text(len(ckpt.files), 'file')})"
+    return f"{screen.style(printable(ckpt.prefix), 'bold')} {screen.style(facts, 'dim')}"
+
+
+def _print_table(screen: Screen, ckpt: CheckpointReader, rows: list[Row], *, several: bool) -> None:
+    screen.line(heading(screen, ckpt))
+    screen.lines(_table_lines(screen, rows))
+    total = sum(row.spec.nbytes or 0 for row in rows)
+    parameters = sum(row.spec.size for row in rows)
+    of = "" if len(rows) == len(ckpt) else f" of {len(ckpt):,}"
+    summary = f"{len(rows):,}{of} {'tensor' if len(rows) == 1 else 'tensors'}"
+    summary += f", {count_text(parameters, 'element')}, {size_text(total)}"
+    screen.line(screen.style(summary, "bold"))
+    if several:
+        screen.line()
+
+
+def _table_lines(screen: Screen, rows: list[Row]) -> Iterator[str]:
+    """Yield header and rows; on a terminal the key column is cut so that a row fits one line."""
+    if not rows:
+        return
+    cells = [
+        (
+            printable(row.key),
+            row.spec.dtype,
+            shape_text(row.spec.shape),
+            "-" if row.spec.nbytes is None else f"{row.spec.nbytes:,}",
+            ",".join(map(str, row.shards)) or "-",
+        )
+        for row in rows
+    ]
+    head = ("key", "dtype", "shape", "bytes", "shard")
+    rest = [max(len(head[i]), *(len(row[i]) for row in cells)) for i in range(1, 5)]
+    # The widest key decides, unless the terminal is narrower; `len` is enough to find it, wide letters only pad less.
+    key_width = max(len(head[0]), *(len(row[0]) for row in cells))
+    if screen.width is not None:
+        key_width = max(12, min(key_width, screen.width - sum(rest) - 2 * len(rest)))
+    aligned_right = (False, False, True, True)
+
+    def line(row: tuple[str, ...]) -> str:
+        key = pad(shorten(row[0], key_width, screen.ellipsis), key_width)
+        tail = (pad(t, w, right=r) for t, w, r in zip(row[1:], rest, aligned_right, strict=True))
+        return f"{key}  {'  '.join(tail)}"
+
+    yield screen.style(line(head), "dim")
+    for row in cells:
+        yield line(row)

@@ -1,0 +1,257 @@
+"""``openckpt show``: the values of tensors, in numbers and in a picture. A shell over `CheckpointReader.read`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import click
+
+from openckpt.cli import exits
+from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.settings import current_settings, general_options, json_option
+from openckpt.cli.terminal import Screen
+from openckpt.cli.text import count_text, pad, shape_text, shorten
+from openckpt.errors import UnsupportedError, Where, printable
+from openckpt.formats.spec import GRAPH_KEY
+
+if TYPE_CHECKING:
+    from openckpt.cli.statistics import Histogram, Numbers, Statistics
+    from openckpt.opening import CheckpointReader
+
+_TEXT_COLUMNS = 2000
+"""longest stretch of one string that is printed"""
+
+
+@click.command("show", short_help="Show values, statistics and a histogram of tensors.")
+@click.argument("path", metavar="PATH")
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+@click.option("--npy", metavar="FILE", help="Write the value of the one KEY to FILE, for numpy.load.")
+@click.option("--values", type=click.IntRange(min=0), default=10, show_default=True, metavar="N",
+              help="Print this many values (of strings, and in JSON); numbers on a screen are shown by their corners.")  # fmt: skip
+@click.option("--no-verify", is_flag=True, help="Show values even if their checksum is wrong.")
+@json_option
+@general_options
+def command(path: str, keys: tuple[str, ...], npy: str | None, values: int, no_verify: bool, as_json: bool) -> int:
+    """Show tensors of a checkpoint: values, min, max, mean, standard deviation, NaN and Inf counts, and a histogram.
+
+    KEY is a name as `openckpt ls` prints it, or a pattern such as 'dense/*' for all names that match.
+    """
+    import openckpt
+
+    settings = current_settings()
+    screen = Screen(settings)
+    documents: list[dict[str, object]] = []
+    facts: dict[str, object] = {}
+
+    with openckpt.open(path, limits=settings.limits) as ckpt:
+        facts.update(path=path, prefix=ckpt.prefix, format=ckpt.format, step=ckpt.step)
+        names, missing = _resolve(ckpt, keys)
+        if npy is not None and len(names) + len(missing) != 1:
+            raise click.UsageError(f"--npy writes one tensor, {len(names)} match {' '.join(map(repr, keys))}")
+
+        def work(key: str) -> int:
+            if key in missing:
+                ckpt.specs[key]  # raises, and the message names the nearest keys
+            array = ckpt.read(key, verify=not no_verify)
+            if npy is not None:
+                _write_npy(npy, ckpt, key, array)
+            if as_json:
+                documents.append(_document(ckpt, key, array, values))
+            elif npy is None:
+                _print_tensor(screen, ckpt, key, array, values)
+            return exits.YES
+
+        code = run_for_each([*names, *missing], work, settings, as_json=False)
+    if as_json:
+        print_json({**facts, "tensors": documents})
+    return code
+
+
+def _resolve(ckpt: CheckpointReader, keys: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """Return the names that exist, in order and once each, and the arguments that nothing matches; literal names first."""
+    import re
+    from fnmatch import translate
+
+    found: dict[str, None] = {}
+    missing: list[str] = []
+    for key in keys:
+        matches = [key] if key in ckpt else []
+        if not matches and any(char in key for char in "*?["):
+            match = re.compile(translate(key)).match
+            matches = [name for name in ckpt if match(name)]
+        found.update(dict.fromkeys(matches))
+        if not matches:
+            missing.append(key)
+    return list(found), missing
+
+
+# ---------------------------------------------------------------------------------------------------------- terminal
+
+
+def _print_tensor(screen: Screen, ckpt: CheckpointReader, key: str, array: Numbers, values: int) -> None:
+    from openckpt.cli.statistics import compute_histogram, compute_statistics, is_numeric, widen
+
+    spec = ckpt.specs[key]
+    stored = "" if spec.nbytes is None else f"  {count_text(spec.nbytes, 'byte')}"
+    screen.line(
+        f"{screen.style(printable(key), 'bold')}  {spec.dtype} {shape_text(spec.shape)}{screen.style(stored, 'dim')}"
+    )
+    plain = widen(array)
+    if not is_numeric(plain):
+        screen.lines(_string_lines(screen, key, spec.dtype, array, values))
+    else:
+        statistics = compute_statistics(plain)
+        screen.line("  " + _statistics_text(statistics, absolute=plain.dtype.kind == "c"))
+        histogram = compute_histogram(plain, statistics)
+        if histogram is not None and statistics.count > 1:
+            screen.lines(_histogram_lines(screen, histogram, whole=plain.dtype.kind in "biu"))
+        if values:
+            screen.lines(_value_lines(screen, plain))
+    screen.line()
+
+
+def _number(value: float | int | None) -> str:
+    return "-" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.6g}"
+
+
+def _statistics_text(s: Statistics, *, absolute: bool) -> str:
+    of = " of the absolute value" if absolute else ""
+    if s.count == 0:
+        return "no elements"
+    return (
+        f"min {_number(s.minimum)}  max {_number(s.maximum)}  mean {_number(s.mean)}  std {_number(s.std)}{of}"
+        f"  nan {s.nan:,}  inf {s.inf:,}  zero {s.zeros:,}"
+    )
+
+
+def _histogram_lines(screen: Screen, histogram: Histogram, *, whole: bool) -> Iterator[str]:
+    edges, counts = histogram.edges, histogram.counts
+    single = whole and len(edges) > 1 and edges[1] - edges[0] == 1 and edges[0] % 1 == 0.5
+    if single:
+        labels = [f"{int(edge + 0.5):,}" for edge in edges[:-1]]
+    else:
+        marks = [f"{edge:.4g}" for edge in edges]
+        widest = max(map(len, marks))
+        labels = [f"{low:>{widest}} .. {high:>{widest}}" for low, high in pairwise(marks)]
+    label_width = max(map(len, labels))
+    numbers = [f"{count:,}" for count in counts]
+    room = max(8, (screen.width or 80) - label_width - max(map(len, numbers)) - 6)
+    most = max(counts) or 1
+    for label, count, number in zip(labels, counts, numbers, strict=True):
+        bar = screen.style(_bar(count / most, room, fine=screen.draws_lines), "key")
+        yield f"  {label:>{label_width}} {bar} {number}" if count else f"  {label:>{label_width}} 0"
+
+
+def _bar(part: float, room: int, *, fine: bool) -> str:
+    if not fine:
+        return "#" * max(1, round(part * room))
+    eighths = max(1, round(part * room * 8))
+    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+
+
+def _value_lines(screen: Screen, array: Numbers) -> Iterator[str]:
+    import numpy as np
+
+    if array.size == 0:
+        return
+    text = np.array2string(array, threshold=60, edgeitems=3, max_line_width=max(20, (screen.width or 100) - 2))
+    for line in text.splitlines():
+        yield f"  {line}"
+
+
+def _string_lines(screen: Screen, key: str, dtype: str, array: Numbers, values: int) -> Iterator[str]:
+    elements = array.reshape(-1).tolist()
+    lengths = [len(element) for element in elements]
+    if not elements:
+        yield "  no elements"
+        return
+    what = "bytes" if len(elements) == 1 else f"strings of {min(lengths):,} to {max(lengths):,} bytes"
+    yield f"  {lengths[0]:,} bytes" if len(elements) == 1 else f"  {len(elements):,} {what}"
+    if key == GRAPH_KEY:
+        yield f"  {screen.style('the object graph; see it with: openckpt tree', 'dim')}"
+        return
+    for number, element in enumerate(elements[:values]):
+        text = (
+            _readable(element) if dtype == "string" else element[:32].hex(" ") + (" ..." if len(element) > 32 else "")
+        )
+        limit = _TEXT_COLUMNS if screen.width is None else max(20, screen.width - 8)
+        yield f"  {pad(str(number), 4)}{shorten(text, limit, screen.ellipsis)}"
+    if len(elements) > values:
+        yield f"  ... {len(elements) - values:,} more; --values N shows more"
+
+
+def _readable(element: bytes) -> str:
+    """Return a string element as people read it: text where it is UTF-8, every odd byte escaped."""
+    cut = element[: 4 * _TEXT_COLUMNS]
+    return printable(cut.decode("utf-8", "backslashreplace"))
+
+
+# -------------------------------------------------------------------------------------------------------------- JSON
+
+
+def _document(ckpt: CheckpointReader, key: str, array: Numbers, values: int) -> dict[str, object]:
+    from openckpt.cli.statistics import compute_histogram, compute_statistics, is_numeric, widen
+
+    spec = ckpt.specs[key]
+    document: dict[str, object] = {
+        "key": key,
+        "dtype": spec.dtype,
+        "shape": None if spec.shape is None else list(spec.shape),
+        "bytes": spec.nbytes,
+        "statistics": None,
+        "histogram": None,
+        "values": [_json_value(value) for value in widen(array).reshape(-1)[:values].tolist()],
+    }
+    plain = widen(array)
+    if is_numeric(plain):
+        s = compute_statistics(plain)
+        histogram = compute_histogram(plain, s)
+        document["statistics"] = {
+            "count": s.count, "nan": s.nan, "inf": s.inf, "zeros": s.zeros,
+            "min": s.minimum, "max": s.maximum, "mean": _json_value(s.mean), "std": _json_value(s.std),
+        }  # fmt: skip
+        if histogram is not None:
+            document["histogram"] = {"edges": list(histogram.edges), "counts": list(histogram.counts)}
+    return document
+
+
+def _json_value(value: object) -> object:
+    """Return a JSON form: non-finite numbers as "nan", "inf", "-inf", complex as [re, im], odd bytes as base64."""
+    import math
+
+    if isinstance(value, complex):
+        return [_json_value(value.real), _json_value(value.imag)]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError:
+            from base64 import b64encode
+
+            return {"base64": b64encode(value).decode("ascii")}
+    return value
+
+
+# --------------------------------------------------------------------------------------------------------------- npy
+
+
+def _write_npy(target: str, ckpt: CheckpointReader, key: str, array: Numbers) -> None:
+    import numpy as np
+
+    from openckpt.cli.statistics import is_numeric, widen
+    from openckpt.storage.writing import replace_file
+
+    plain = widen(array)
+    if not is_numeric(plain):
+        raise UnsupportedError(
+            "spec.no-npy",
+            Where(ckpt.prefix, key),
+            f"a tensor of type {ckpt.specs[key].dtype} has no form in a .npy file",
+        )
+    with replace_file(target) as file:
+        np.lib.format.write_array(file, plain, allow_pickle=False)
+    note = "" if plain is array else f" (stored as {ckpt.specs[key].dtype}; every value is exact)"
+    click.echo(f"openckpt: wrote {plain.dtype.name} {shape_text(plain.shape)} to {printable(target)}{note}", err=True)
