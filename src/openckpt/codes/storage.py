@@ -19,4 +19,9 @@ CODES: dict[str, Code] = {
         "The operating system refused to open or read this path: no permission, a broken disk or network mount, or not a file at all.",
         "ls -ld {path}",
     ),
+    "storage.unreadable": Code(
+        "error",
+        "The system refused to read this file: permissions, a directory of that name, a dying disk or a lost network mount.",
+        "ls -l {path}",
+    ),
 }

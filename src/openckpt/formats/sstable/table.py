@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from itertools import pairwise
 
 from openckpt.errors import ConflictError, CorruptionError, Where
 from openckpt.findings import Finding, finding_of, make_finding
@@ -170,7 +171,7 @@ class Table:
                     f"the metaindex block, which nothing reads, is damaged: {error.message}",
                 )
         regions = sorted([*self.handles, self._index, *([self.metaindex] if self.metaindex else [])])
-        for before, after in zip(regions, regions[1:], strict=False):
+        for before, after in pairwise(regions):
             if before.offset + before.size + TRAILER_BYTES > after.offset:
                 yield make_finding(
                     "table.blocks-overlap",

@@ -1,0 +1,26 @@
+"""TensorBundle, the V2 checkpoint (formats 2): `open_bundle` reads one, `encode_bundle` makes the bytes of one.
+
+Built on the table format below it; knows nothing of directories, manifests or what a key means.
+"""
+
+from openckpt.formats.bundle.encoder import Sliced, Strings, Variants, encode_bundle
+from openckpt.formats.bundle.entry import BundleEntry, encode_entry, parse_entry
+from openckpt.formats.bundle.header import Header, encode_header, header_of, read_header, table_kind
+from openckpt.formats.bundle.reader import BundleReader, open_bundle
+
+__all__ = [
+    "BundleEntry",
+    "BundleReader",
+    "Header",
+    "Sliced",
+    "Strings",
+    "Variants",
+    "encode_bundle",
+    "encode_entry",
+    "encode_header",
+    "header_of",
+    "open_bundle",
+    "parse_entry",
+    "read_header",
+    "table_kind",
+]

@@ -1,0 +1,178 @@
+"""One record of a V2 index: dtype, shape, place and checksum of a tensor (formats 2.4).
+
+    BundleEntryProto { 1 dtype, 2 shape TensorShapeProto, 3 shard_id, 4 offset, 5 size, 6 crc32c fixed32, 7 slices repeated }
+
+    08 03 | 12 04 12 02 08 02 | 20 ..  | 28 08 | 35 bf df db 7a        int32, shape [2], offset, 8 bytes, masked crc
+    `----- prefix: dtype, shape ----'   `----- tail -----------'
+
+Writers emit fields in ascending order, so the entries of equal dtype and shape start with equal bytes: `SpecCache` decodes
+each such prefix once, which makes listing a million tensors four times as fast as protobuf would.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from openckpt.errors import CorruptionError, Where
+from openckpt.formats.crc import mask_crc, unmask_crc
+from openckpt.formats.dtypes import dtype_of_enum, unknown_name
+from openckpt.formats.slicing import Extents, encode_slice_proto, parse_slice_proto
+from openckpt.formats.spec import TensorSpec
+from openckpt.formats.wire import FIXED32, LENGTH, VARINT, encode_field, encode_varint, iter_fields, to_signed
+from openckpt.limits import Limits
+
+
+class BundleEntry(NamedTuple):
+    """The stored facts of one tensor; ``crc`` is unmasked. A partitioned tensor has ``slices`` and no data of its own."""
+
+    enum: int
+    shape: tuple[int, ...] | None
+    shard: int
+    offset: int
+    size: int
+    crc: int
+    slices: tuple[Extents, ...] = ()
+
+    def spec(self) -> TensorSpec:
+        """Return dtype, shape and stored bytes (for a partitioned numeric tensor the bytes of all its slices)."""
+        dtype = dtype_of_enum(self.enum)
+        if dtype is None:
+            return TensorSpec(unknown_name(self.enum), self.shape, self.size)
+        spec = TensorSpec(dtype.name, self.shape, self.size)
+        if self.slices:
+            return spec._replace(nbytes=spec.size * dtype.itemsize if dtype.is_numeric else None)
+        return spec
+
+
+INVALID = TensorSpec("invalid", None, None)
+"""the spec under which an entry is listed that does not parse; reading it raises ``bundle.bad-entry``"""
+
+# What may follow dtype and shape in an entry that is listed by its prefix alone: each field at most once, in order.
+_VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+_TAIL = re.compile(
+    rb"(?:\x18" + _VARINT + rb")?(?:\x20" + _VARINT + rb")?(?:\x28" + _VARINT + rb")?(?:\x35.{4})?", re.DOTALL
+).fullmatch
+
+_WIRE_TYPES = {1: VARINT, 2: LENGTH, 3: VARINT, 4: VARINT, 5: VARINT, 6: FIXED32, 7: LENGTH}
+
+
+def parse_entry(value: bytes, where: Where, limits: Limits) -> BundleEntry:
+    """Return the entry of its stored value; unknown fields are skipped, a repeated field counts as last written.
+
+    Raises:
+        CorruptionError: ``bundle.bad-entry``, ``bundle.bad-shape``, ``slices.bad-extent``.
+        LimitError: rank or number of slices beyond ``limits``.
+    """
+    enum = shard = offset = size = masked = 0
+    shape: tuple[int, ...] | None = ()
+    slices: list[Extents] = []
+    try:
+        for number, wire, field in iter_fields(value):
+            if _WIRE_TYPES.get(number, wire) != wire:
+                raise ValueError(f"field {number} has wire type {wire}")
+            if isinstance(field, bytes):
+                if number == 2:
+                    shape = _parse_shape(field, where, limits)
+                elif number == 7:
+                    slices.append(parse_slice_proto(field, where))
+                    limits.check("slices", len(slices), where, "the number of slices")
+            elif number == 1:
+                enum = to_signed(field)
+            elif number == 3:
+                shard = to_signed(field)
+            elif number == 4:
+                offset = to_signed(field)
+            elif number == 5:
+                size = to_signed(field)
+            elif number == 6:
+                masked = field
+    except ValueError as error:
+        raise CorruptionError("bundle.bad-entry", where, f"the index entry does not parse: {error}") from None
+    if shard < 0 or offset < 0 or size < 0:
+        raise CorruptionError(
+            "bundle.bad-entry",
+            where,
+            "a negative number in the index entry",
+            found=f"shard {shard}, offset {offset}, size {size}",
+        )
+    return BundleEntry(enum, shape, shard, offset, size, unmask_crc(masked), tuple(slices))
+
+
+def _parse_shape(data: bytes, where: Where, limits: Limits) -> tuple[int, ...] | None:
+    dims: list[int] = []
+    unknown_rank = 0
+    for number, _, field in iter_fields(data):
+        if number == 2 and isinstance(field, bytes):
+            length = 0
+            for sub_number, _, sub in iter_fields(field):
+                if sub_number == 1 and isinstance(sub, int):
+                    length = to_signed(sub)
+            if length < 0:
+                raise CorruptionError("bundle.bad-shape", where, "a negative dimension", found=length)
+            dims.append(length)
+        elif number == 3 and isinstance(field, int):
+            unknown_rank = field
+    limits.check("tensor_rank", len(dims), where, "the rank of a tensor")
+    return None if unknown_rank else tuple(dims)
+
+
+class SpecCache:
+    """Turns many entry values into specs, decoding every distinct (dtype, shape) prefix once."""
+
+    __slots__ = ("_known", "_limits")
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._known: dict[bytes, TensorSpec] = {}
+
+    def specs(self, values: list[bytes]) -> list[TensorSpec]:
+        """Return the spec of each value, in order; `INVALID` for values that do not parse."""
+        known, tail = self._known.get, _TAIL
+        try:
+            found = [known(value[: value[3] + 4]) if tail(value, value[3] + 4) else None for value in values]
+        except IndexError:  # a value of fewer than four bytes
+            found = [None] * len(values)
+        if None not in found:
+            return found  # type: ignore[return-value]
+        return [spec or self._decode(value) for spec, value in zip(found, values, strict=True)]
+
+    def _decode(self, value: bytes) -> TensorSpec:
+        cut = value[3] + 4 if len(value) > 3 else 0
+        canonical = (
+            cut and value[0] == 0x08 and value[1] < 0x80 and value[2] == 0x12 and value[3] < 0x80 and _TAIL(value, cut)
+        )
+        if canonical:
+            spec = self._known.get(value[:cut])
+            if spec is not None:
+                return spec
+        try:
+            entry = parse_entry(value, Where(""), self._limits)
+        except (CorruptionError, ValueError):
+            return INVALID
+        spec = entry.spec()
+        dtype = dtype_of_enum(entry.enum)
+        # Only where dtype and shape settle the size may other entries of this prefix share the spec.
+        if canonical and dtype is not None and dtype.is_numeric and spec.nbytes == spec.size * dtype.itemsize:
+            self._known[value[:cut]] = spec
+        return spec
+
+
+def encode_shape(shape: tuple[int, ...]) -> bytes:
+    """Return the TensorShapeProto of a shape; a dimension of 0 is an empty message."""
+    return b"".join(encode_field(2, encode_field(1, length) if length else b"") for length in shape)
+
+
+def encode_entry(entry: BundleEntry) -> bytes:
+    """Return the entry as TensorFlow writes it: ascending fields, zeros left out, the shape always present."""
+    parts = [encode_field(1, entry.enum), encode_field(2, encode_shape(entry.shape or ()))]
+    if entry.slices:
+        parts += [encode_field(7, encode_slice_proto(extents)) for extents in entry.slices]
+        return b"".join(parts)
+    parts += [
+        encode_field(number, value) for number, value in ((3, entry.shard), (4, entry.offset), (5, entry.size)) if value
+    ]
+    masked = mask_crc(entry.crc)
+    if masked:
+        parts.append(encode_varint(6 << 3 | FIXED32) + masked.to_bytes(4, "little"))
+    return b"".join(parts)

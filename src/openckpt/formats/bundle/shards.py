@@ -1,0 +1,127 @@
+"""The data files of one checkpoint: found, opened, and told apart from missing ones (formats 2.1, 2.11)."""
+
+from __future__ import annotations
+
+from openckpt.errors import CorruptionError, Where
+from openckpt.formats.names import parse_shard_name, shard_name
+from openckpt.storage.reading import ByteSource, Store
+
+_EAGER = 64  # shards that are opened with the index, so that a sweep or an overwrite cannot mix two saves
+_MOST_OPEN = 512  # open files at a time; the usual limit of a process is 1,024
+
+
+class Shards:
+    """Opens the shards ``0 .. count-1`` of a prefix; thread-safe."""
+
+    def __init__(self, store: Store, prefix: str, count: int) -> None:
+        self._store, self._prefix = store, prefix
+        self.stated = count
+        self.count = count
+        """the count in the file names: the header's, unless only another complete set is there (formats 2.11)"""
+        self._open: dict[int, ByteSource] = {}
+        self._failed: dict[int, OSError] = {}
+        store.expect([self.path(shard) for shard in range(min(count, _EAGER))])
+        for shard in range(min(count, _EAGER)):
+            self._try(shard)
+        if self._failed:
+            self._use_other_count()
+
+    def path(self, shard: int) -> str:
+        """Return the store path of a shard."""
+        return shard_name(self._prefix, shard, self.count)
+
+    def display(self, shard: int) -> str:
+        """Return a shard's name as shown to people."""
+        return self._store.display(self.path(shard))
+
+    def _try(self, shard: int) -> ByteSource | None:
+        try:
+            source = self._store.open(self.path(shard))
+        except OSError as error:
+            self._failed[shard] = error
+            return None
+        if len(self._open) >= _MOST_OPEN:
+            # Dropped, not closed: a thread that still reads from it keeps it open until it is done.
+            self._open.pop(next(iter(self._open)), None)
+        self._open[shard] = source
+        return source
+
+    def _use_other_count(self) -> None:
+        # TensorFlow's merge writes a num_shards that counts parts without data; the names then carry another number.
+        directory, name = self._store.split(self._prefix)
+        try:
+            names = [parse_shard_name(stat.name) for stat in self._store.scan(directory) if stat.kind == "file"]
+        except OSError:
+            return
+        sets: dict[int, set[int]] = {}
+        for parsed in names:
+            if parsed is not None and parsed[0] == name:
+                sets.setdefault(parsed[2], set()).add(parsed[1])
+        whole = [count for count, ids in sets.items() if ids == set(range(count))]
+        if self.stated in sets or len(whole) != 1:
+            return
+        for source in self._open.values():
+            source.close()
+        self.count = whole[0]
+        self._open, self._failed = {}, {}
+        for shard in range(min(self.count, _EAGER)):
+            self._try(shard)
+
+    def get(self, shard: int, key: str) -> ByteSource:
+        """Return an open shard.
+
+        Raises:
+            CorruptionError: no such file (``bundle.shard-missing``), or the entry names a shard that cannot exist
+                (``bundle.shard-range``).
+            OSError: the system refused.
+        """
+        source = self._open.get(shard)
+        if source is not None:
+            return source
+        if shard >= self.count:
+            raise CorruptionError(
+                "bundle.shard-range",
+                Where(self._store.display(self._prefix + ".index"), key),
+                f"the tensor lies in shard {shard}, which cannot exist",
+                expected=f"a shard below {self.count}",
+                found=shard,
+            )
+        if shard not in self._failed:
+            source = self._try(shard)
+            if source is not None:
+                return source
+        error = self._failed[shard]
+        if isinstance(error, FileNotFoundError):
+            raise CorruptionError(
+                "bundle.shard-missing", Where(self.display(shard), key), "this data file of the checkpoint is missing"
+            )
+        error.add_note(f"while opening shard {shard} of {self._store.display(self._prefix)}")
+        raise error
+
+    def _on_disk(self) -> set[str]:
+        directory, _ = self._store.split(self._prefix)
+        try:
+            return {stat.name for stat in self._store.scan(directory) if stat.kind != "dir"}
+        except OSError:
+            return set()
+
+    def missing(self) -> list[int]:
+        """Return the ids of the shards that are not there; one look at the directory, however many the header claims."""
+        names = self._on_disk()
+        return [
+            shard
+            for shard in range(self.count)
+            if shard not in self._open and self._store.split(self.path(shard))[1] not in names
+        ]
+
+    def paths(self) -> tuple[str, ...]:
+        """Return the names, as shown to people, of the shards that are there."""
+        if len(self._open) == self.count:
+            return tuple(self.display(shard) for shard in range(self.count))
+        missing = set(self.missing())
+        return tuple(self.display(shard) for shard in range(self.count) if shard not in missing)
+
+    def close(self) -> None:
+        """Close the files."""
+        for source in list(self._open.values()):
+            source.close()

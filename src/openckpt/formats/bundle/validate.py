@@ -1,0 +1,381 @@
+"""Everything that can be told about one V2 checkpoint from its own files (formats 2.13), as findings.
+
+Static checks first - they read only the index and the sizes of the shards - then, if asked, every tensor's bytes against its
+CRC. A fault of a whole shard is one finding with all tensors that it costs, not one per tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from openckpt.errors import CheckpointError, CorruptionError, Where
+from openckpt.findings import Finding, Lost, Progress, finding_of, make_finding
+from openckpt.formats.bundle.entry import BundleEntry, parse_entry
+from openckpt.formats.bundle.header import Header
+from openckpt.formats.dtypes import dtype_of_enum
+from openckpt.formats.slicing import (
+    encode_slice_key,
+    full_region,
+    is_slice_key,
+    parse_slice_key,
+    plan_copies,
+    resolve_extents,
+)
+from openckpt.formats.spec import GRAPH_KEY
+from openckpt.limits import Limits
+
+if TYPE_CHECKING:
+    from openckpt.formats.bundle.reader import BundleReader
+    from openckpt.formats.extents import Request
+    from openckpt.storage.reading import ByteSource, Store
+
+# Stock TensorFlow reassembles slices of these types only (formats 2.9).
+_TF_REASSEMBLES = frozenset(
+    "float32 float64 int8 int16 int32 int64 uint8 bool complex64 complex128 bfloat16 qint8 quint8 qint32 int4 uint4".split()
+)
+_PADDING = 4096  # zeros between tensors up to this much are alignment
+
+
+class _Piece(NamedTuple):
+    """One stretch of a shard that an entry claims."""
+
+    offset: int
+    size: int
+    key: str
+    entry: BundleEntry
+
+
+class _Survey:
+    """What one walk over the index has gathered."""
+
+    def __init__(self) -> None:
+        self.parameters = 0
+        self.by_shard: dict[int, list[_Piece]] = {}
+        self.entries: dict[bytes, BundleEntry] = {}
+        self.elements: dict[str, int] = {}
+
+    def lost(self, keys: list[str]) -> Lost:
+        """Return what it costs to lose these tensors."""
+        unique = tuple(dict.fromkeys(keys))
+        return Lost(unique, sum(self.elements.get(key, 0) for key in unique), self.parameters)
+
+
+def validate_bundle(
+    reader: BundleReader,
+    store: Store,
+    index: ByteSource,
+    limits: Limits,
+    *,
+    data: bool,
+    progress: Progress | None,
+) -> Iterator[Finding]:
+    """Yield the findings of one open checkpoint; see `BundleReader.validate`."""
+    survey = _Survey()
+    yield from reader.table.validate()
+    yield from _walk(reader, index, limits, survey)
+    yield from _check_slices(reader, index, survey)
+    yield from _check_header(reader.header, reader, index)
+    bad: set[str] = set()
+    for finding in _check_shards(reader, survey):
+        if finding.lost is not None:
+            bad.update(finding.lost.tensors)
+        yield finding
+    if data:
+        yield from _check_data(reader, survey, bad, progress)
+    yield from _check_graph(reader, survey, bad)
+
+
+def _display(key: bytes) -> str:
+    return key.decode("utf-8", "surrogateescape")
+
+
+def _walk(reader: BundleReader, index: ByteSource, limits: Limits, survey: _Survey) -> Iterator[Finding]:
+    """Parse every entry that can be reached; a broken block or entry is a finding and the walk goes on."""
+    for block in reader.table.salvage_blocks():
+        if isinstance(block, Finding):
+            yield block
+            continue
+        for raw, value in zip(*block, strict=True):
+            if not raw:
+                continue
+            key = _display(raw)
+            try:
+                entry = parse_entry(value, Where(index.path, key), limits)
+                survey.entries[raw] = entry
+                yield from _check_entry(entry, key, index)
+            except CheckpointError as error:
+                yield finding_of(error)
+    pieces = _pieces(survey)
+    for raw, entry in survey.entries.items():
+        if raw in pieces and raw not in survey.entries.get(pieces[raw], entry).slices:
+            count = 0
+        else:
+            count = 1
+            for length in entry.shape or ():
+                count *= length
+        owner = _display(pieces.get(raw, raw))
+        if raw not in pieces:
+            survey.parameters += count
+            survey.elements[owner] = count
+        if not entry.slices:
+            survey.by_shard.setdefault(entry.shard, []).append(_Piece(entry.offset, entry.size, owner, entry))
+
+
+def _pieces(survey: _Survey) -> dict[bytes, bytes]:
+    """Return ``{slice key: name}`` of every slice key that its tensor lists."""
+    found = {}
+    for raw, entry in survey.entries.items():
+        for piece in entry.slices:
+            found[encode_slice_key(raw, piece)] = raw
+    return found
+
+
+def _check_entry(entry: BundleEntry, key: str, index: ByteSource) -> Iterator[Finding]:
+    where = Where(index.path, key)
+    dtype = dtype_of_enum(entry.enum)
+    if dtype is None:
+        yield make_finding("spec.unknown-dtype", where, f"data type number {entry.enum} is not known")
+        return
+    if dtype.name == "resource":
+        yield make_finding("bundle.resource", where, "a resource handle has no stored value")
+        return
+    if entry.shape is None:
+        yield make_finding("bundle.bad-shape", where, "a stored tensor without a known rank")
+        return
+    count = 1
+    for length in entry.shape:
+        count *= length
+    if dtype.is_numeric and not entry.slices and entry.size != count * dtype.itemsize:
+        yield make_finding(
+            "bundle.size-mismatch",
+            where,
+            "the index entry contradicts itself",
+            expected=f"{count * dtype.itemsize} bytes for {dtype.name} {list(entry.shape)}",
+            found=f"size {entry.size}",
+        )
+    if entry.slices and dtype.name not in _TF_REASSEMBLES:
+        yield make_finding(
+            "bundle.slice-unreadable",
+            where,
+            f"{len(entry.slices)} slices of {dtype.name}: stock TensorFlow cannot read them whole",
+        )
+
+
+def _check_slices(reader: BundleReader, index: ByteSource, survey: _Survey) -> Iterator[Finding]:
+    """Check that listed pieces exist, cover their tensor once, and that no piece is left over."""
+    listed = _pieces(survey)
+    for raw, entry in survey.entries.items():
+        where = Where(index.path, _display(raw))
+        if is_slice_key(raw) and raw not in listed:
+            try:
+                owner = _display(parse_slice_key(raw)[0])
+            except CorruptionError:
+                continue  # a tensor whose name happens to start with a zero byte
+            yield make_finding("bundle.slice-orphan", Where(index.path, owner), "a slice that its tensor does not list")
+        if not entry.slices:
+            continue
+        missing = [piece for piece in entry.slices if encode_slice_key(raw, piece) not in survey.entries]
+        if missing:
+            lost = survey.lost([_display(raw)])
+            message = f"{len(missing)} of {len(entry.slices)} slices are not in the index, the first is {missing[0]}"
+            yield make_finding("bundle.slice-missing", where, message, lost=lost)
+        try:
+            shape = entry.shape or ()
+            plan_copies(full_region(shape), [resolve_extents(piece, shape, where) for piece in entry.slices], where)
+            for piece in entry.slices:
+                if piece not in missing:
+                    reader.piece(_display(raw), entry, piece)
+        except CheckpointError as error:
+            yield finding_of(error).with_lost(survey.lost([_display(raw)]))
+
+
+def _check_header(header: Header, reader: BundleReader, index: ByteSource) -> Iterator[Finding]:
+    if reader.shards.count != header.num_shards:
+        yield make_finding(
+            "bundle.shard-count",
+            index.path,
+            "the header counts other data files than there are",
+            expected=f"{header.num_shards} by the header",
+            found=f"a complete set of {reader.shards.count}",
+        )
+
+
+def _check_shards(reader: BundleReader, survey: _Survey) -> Iterator[Finding]:
+    """Compare the places that entries claim with the files that are there."""
+    shards = reader.shards
+    for shard in sorted(set(survey.by_shard) | set(shards.missing())):
+        pieces = sorted(survey.by_shard.get(shard, ()), key=lambda piece: (piece.offset, piece.size))
+        keys = [piece.key for piece in pieces]
+        try:
+            source = shards.get(shard, keys[0] if keys else "")
+        except CheckpointError as error:
+            finding = finding_of(error)
+            where = Where(error.where.path, None if error.code == "bundle.shard-missing" else error.where.key)
+            message = f"{error.message}: {len(set(keys))} tensors lie in it" if keys else error.message
+            yield make_finding(
+                finding.code, where, message, found=finding.found, expected=finding.expected, lost=survey.lost(keys)
+            )
+            continue
+        except OSError as error:
+            yield make_finding("storage.unreadable", shards.display(shard), str(error), lost=survey.lost(keys))
+            continue
+        beyond = [piece for piece in pieces if piece.offset + piece.size > source.size]
+        if beyond:
+            need = max(piece.offset + piece.size for piece in beyond)
+            yield make_finding(
+                "bundle.data-truncated",
+                Where(source.path, beyond[0].key, beyond[0].offset),
+                f"the data file is too short: {len({piece.key for piece in beyond})} tensors reach past its end",
+                expected=f"at least {need} bytes",
+                found=f"{source.size} bytes",
+                lost=survey.lost([piece.key for piece in beyond]),
+            )
+        yield from _check_regions(source, pieces)
+
+
+def _check_regions(source: ByteSource, pieces: list[_Piece]) -> Iterator[Finding]:
+    """Look for overlaps between entries, and for bytes that belong to none."""
+    end, before = 0, ""
+    padding = 0
+    for piece in pieces:
+        if piece.size == 0 or piece.offset + piece.size > source.size:
+            continue
+        if piece.offset < end:
+            yield make_finding(
+                "bundle.overlap",
+                Where(source.path, piece.key, piece.offset),
+                f"shares {min(end, piece.offset + piece.size) - piece.offset} bytes with {before!r}",
+            )
+        elif piece.offset > end:
+            for finding in _check_gap(source, end, piece.offset):
+                if finding.code == "bundle.padding":
+                    padding += piece.offset - end
+                else:
+                    yield finding
+        if piece.offset + piece.size > end:
+            end, before = piece.offset + piece.size, piece.key
+    if padding:
+        yield make_finding("bundle.padding", source.path, f"{padding} bytes of zeros align the tensors")
+    beyond = any(piece.offset + piece.size > source.size for piece in pieces)
+    if source.size > end and not beyond:
+        for finding in _check_gap(source, end, source.size):
+            if finding.code != "bundle.padding":
+                yield finding
+
+
+def _check_gap(source: ByteSource, start: int, stop: int) -> Iterator[Finding]:
+    size = stop - start
+    where = Where(source.path, offset=start)
+    if start == 0 and _is_safetensors_header(source, stop):
+        yield make_finding(
+            "bundle.safetensors-header", where, f"a safetensors header of {size} bytes lies before the tensors"
+        )
+        return
+    if size <= _PADDING and not source.read_at(start, size).strip(b"\0"):
+        yield make_finding("bundle.padding", where, f"{size} zero bytes")
+        return
+    side = (
+        "after the last tensor"
+        if stop == source.size
+        else "between the tensors"
+        if start
+        else "before the first tensor"
+    )
+    yield make_finding(
+        "bundle.unused-bytes",
+        where,
+        f"{size} bytes {side} belong to no tensor",
+        expected=f"nothing from {start} to {stop}",
+    )
+
+
+def _is_safetensors_header(source: ByteSource, size: int) -> bool:
+    """Return whether the first ``size`` bytes are a safetensors header, padding behind it allowed (formats 8.4)."""
+    if size < 10:
+        return False
+    length = int.from_bytes(source.read_at(0, 8), "little")
+    if not 2 <= length <= min(size - 8, 100_000_000):
+        return False
+    import json
+
+    try:
+        header = json.loads(source.read_at(8, length))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and not source.read_at(8 + length, size - 8 - length).strip(b"\0 ")
+
+
+def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: Progress | None) -> Iterator[Finding]:
+    """Check every CRC; tensors that are known to be lost already are skipped."""
+    from openckpt.formats.extents import Request, check_requests
+
+    requests: list[Request] = []
+    opaque: list[str] = []
+    for shard, pieces in survey.by_shard.items():
+        for piece in pieces:
+            dtype = dtype_of_enum(piece.entry.enum)
+            if dtype is None or piece.entry.shape is None or dtype.name == "resource" or piece.key in bad:
+                continue
+            if not dtype.is_numeric:
+                opaque.append(piece.key)
+                continue
+            try:
+                source = reader.shards.get(shard, piece.key)
+            except (CheckpointError, OSError):
+                continue
+            if piece.offset + piece.size <= source.size:
+                # dtype and shape do not matter for a checksum, and numpy is not needed for it
+                requests.append(Request(piece.key, source, piece.offset, piece.size, None, (), piece.entry.crc))  # type: ignore[arg-type]
+    total = sum(request.nbytes for request in requests)
+    done = 0
+
+    def tick(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if progress is not None:
+            progress(f"checking {reader.path}", done, total)
+
+    for request, result in check_requests(requests, tick=tick):
+        error = result if isinstance(result, CheckpointError) else reader.mismatch(request, result)
+        bad.add(request.key)
+        yield finding_of(error).with_lost(survey.lost([request.key]))
+    swapped = []
+    for key in dict.fromkeys(opaque):
+        try:
+            reader.read(key)
+        except CheckpointError as error:
+            bad.add(key)
+            if error.code == "bundle.crc-mismatch" and reader.reads_in_other_order(key):
+                swapped.append(key)
+                continue
+            yield finding_of(error).with_lost(survey.lost([key]))
+    if swapped:
+        stated = "big-endian" if reader.header.big_endian else "little-endian"
+        yield make_finding(
+            "bundle.wrong-endian",
+            Where(reader.files[0], swapped[0]),
+            f"the header says {stated}, but {len(swapped)} string tensors only read in the other byte order",
+            lost=survey.lost(list(survey.elements)),
+        )
+
+
+def _check_graph(reader: BundleReader, survey: _Survey, bad: set[str]) -> Iterator[Finding]:
+    """Check that the object graph parses and that every key it names is there."""
+    if GRAPH_KEY.encode() not in survey.entries or GRAPH_KEY in bad:
+        return
+    try:
+        graph = reader.graph()
+    except CheckpointError as error:
+        # A quick look does not judge data, and a full one has already reported it.
+        if error.code not in ("bundle.crc-mismatch", "bundle.shard-missing", "bundle.data-truncated"):
+            yield finding_of(error)
+        return
+    if graph is None:
+        return
+    from openckpt.formats.objectgraph import validate_graph
+
+    yield from validate_graph(graph, [_display(raw) for raw in survey.entries], reader.path)
+
+
+__all__ = ["validate_bundle"]

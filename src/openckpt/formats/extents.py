@@ -1,0 +1,316 @@
+"""Moving fixed-size elements from files into arrays: the engine behind every format that stores plain bytes.
+
+A `Request` names bytes in a source and what array they make. Three ways to satisfy requests:
+
+* `read_arrays`: new arrays, or the caller's; large ones by positioned reads of 1 MiB, each hashed while it is in the cache,
+  small neighbours by one read for many; large work spread over threads;
+* `view_array`: an array over the file's own map, nothing read;
+* `check_requests`: only the checksums.
+
+Measured reasons for the numbers below stand in docs/benchmarks.md: fresh memory costs more than copying, so neighbours share
+one allocation; threads pay from about 1 MiB a tensor and hurt below.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from openckpt.errors import CheckpointError, CorruptionError, MismatchError, UnsupportedError, Where
+from openckpt.formats.crc import crc32c
+from openckpt.limits import Limits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from openckpt.formats.spec import Array
+    from openckpt.storage.reading import ByteSource
+
+_CHUNK = 1 << 20  # read and hash this much at a time: it stays in the second-level cache between the two
+_LARGE = 1 << 20  # a tensor of this size is its own piece of work
+_RUN = 8 << 20  # neighbours are read together up to this much
+_GAP = 4096  # bytes between neighbours that are cheaper to read than to skip
+
+
+class Request(NamedTuple):
+    """One array to be read: its bytes in a source, its dtype as stored and its shape, the CRC to check or None."""
+
+    key: str
+    source: ByteSource
+    offset: int
+    nbytes: int
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+    crc: int | None = None
+
+
+OnMismatch = Callable[[Request, int], CheckpointError]
+"""Makes the error for a request whose bytes have another CRC than stated; gets the computed one."""
+
+
+def check_bounds(source: ByteSource, offset: int, nbytes: int, key: str, code: str) -> None:
+    """Raise CorruptionError ``code`` when the file ends before the bytes of a tensor do."""
+    if offset < 0 or nbytes < 0 or offset + nbytes > source.size:
+        raise CorruptionError(
+            code,
+            Where(source.path, key, offset),
+            f"the file ends before this tensor's {nbytes} bytes do",
+            expected=f"at least {offset + nbytes} bytes",
+            found=f"{source.size} bytes",
+        )
+
+
+def check_target(array: Array, dtype: np.dtype[np.generic], shape: tuple[int, ...], path: str, key: str) -> None:
+    """Raise MismatchError ``spec.bad-target`` unless ``array`` can take the value as it is."""
+    flags = array.flags
+    if array.dtype == dtype and array.shape == shape and flags.c_contiguous and flags.writeable:
+        return
+    kind = "" if flags.c_contiguous and flags.writeable else ", not writable and C-contiguous"
+    raise MismatchError(
+        "spec.bad-target",
+        Where(path, key),
+        "the array given for this tensor does not fit",
+        expected=f"{dtype} {list(shape)}",
+        found=f"{array.dtype} {list(array.shape)}{kind}",
+    )
+
+
+def view_array(request: Request) -> Array:
+    """Return a read-only array over the map of the request's file; it stays valid after the file is closed.
+
+    Raises:
+        UnsupportedError: the medium cannot be mapped (``spec.no-view``).
+    """
+    import numpy as np
+
+    mapped = request.source.map()
+    if mapped is None:
+        raise UnsupportedError(
+            "spec.no-view",
+            Where(request.source.path, request.key),
+            "these bytes lie compressed or far away, and cannot be mapped",
+        )
+    return np.ndarray(request.shape, request.dtype, mapped, request.offset)
+
+
+def read_arrays(
+    requests: Sequence[Request],
+    *,
+    mismatch: OnMismatch,
+    limits: Limits,
+    out: Sequence[Array | None] | None = None,
+    threads: int | None = None,
+) -> list[Array]:
+    """Return the arrays of ``requests``, in their order.
+
+    Args:
+        requests: what to read; CRCs are checked where a request has one.
+        mismatch: makes the error for a wrong CRC.
+        limits: ``tensor_bytes`` caps one array.
+        out: arrays to fill instead of new ones (already checked with `check_target`), aligned with ``requests``.
+        threads: workers for large arrays; None = one per core up to 8, when there is work for several.
+
+    New small arrays that lie next to each other in the file are views of one common allocation.
+    """
+    import numpy as np
+
+    results: list[Array | None] = list(out) if out is not None else [None] * len(requests)
+    work: list[tuple[int, Callable[[], None]]] = []
+    small: list[int] = []
+    for number, request in enumerate(requests):
+        if request.nbytes < _LARGE:
+            small.append(number)
+            continue
+        array = results[number]
+        if array is None:
+            limits.check(
+                "tensor_bytes", request.nbytes, Where(request.source.path, request.key), "the size of a tensor"
+            )
+            array = results[number] = np.empty(request.shape, request.dtype)
+        work.append((request.nbytes, _large_read(request, array.reshape(-1).view(np.uint8).data, mismatch)))
+    for run in _runs(requests, small):
+        first, last = requests[run[0]], requests[run[-1]]
+        nbytes = last.offset + last.nbytes - first.offset
+        work.append((nbytes, _run_read(requests, run, nbytes, results, mismatch)))
+    _run_all(work, threads)
+    return results  # type: ignore[return-value]  # every slot is filled by now
+
+
+def check_requests(
+    requests: Sequence[Request], *, threads: int | None = None, tick: Callable[[int], None] | None = None
+) -> Iterator[tuple[Request, int | CheckpointError]]:
+    """Yield every request whose bytes do not have its CRC, with the computed CRC or the error of the read.
+
+    ``tick(nbytes)`` is called, from the calling thread, as pieces of work are done.
+    """
+    bad: list[tuple[Request, int | CheckpointError]] = []
+    work: list[tuple[int, Callable[[], None]]] = []
+    batch: list[Request] = []
+    batch_bytes = 0
+
+    def check(group: list[Request]) -> Callable[[], None]:
+        def run() -> None:
+            scratch = memoryview(bytearray(min(_CHUNK, max(r.nbytes for r in group) or 1)))
+            for request in group:
+                try:
+                    computed = _hash(request, scratch)
+                except CheckpointError as error:
+                    bad.append((request, error))
+                    continue
+                if computed != request.crc:
+                    bad.append((request, computed))
+
+        return run
+
+    for request in sorted(requests, key=lambda r: (r.source.path, r.offset)):
+        batch.append(request)
+        batch_bytes += request.nbytes
+        if batch_bytes >= _RUN:
+            work.append((batch_bytes, check(batch)))
+            batch, batch_bytes = [], 0
+    if batch:
+        work.append((batch_bytes, check(batch)))
+    _run_all(work, threads, tick)
+    yield from sorted(bad, key=lambda item: (item[0].source.path, item[0].offset))
+
+
+def _hash(request: Request, scratch: memoryview) -> int:
+    crc, offset, end = 0, request.offset, request.offset + request.nbytes
+    read = request.source.read_into
+    while offset < end:
+        part = scratch[: min(len(scratch), end - offset)]
+        read(offset, part)
+        crc = crc32c(part, crc)
+        offset += len(part)
+    return crc
+
+
+def _large_read(request: Request, target: memoryview, mismatch: OnMismatch) -> Callable[[], None]:
+    def run() -> None:
+        read, base, size = request.source.read_into, request.offset, request.nbytes
+        if request.crc is None:
+            for at in range(0, size, 16 * _CHUNK):
+                read(base + at, target[at : at + 16 * _CHUNK])
+            return
+        crc = 0
+        for at in range(0, size, _CHUNK):
+            part = target[at : at + _CHUNK]
+            read(base + at, part)
+            crc = crc32c(part, crc)
+        if crc != request.crc:
+            raise mismatch(request, crc)
+
+    return run
+
+
+def _runs(requests: Sequence[Request], numbers: Iterable[int]) -> Iterator[list[int]]:
+    """Group requests that lie next to each other in one file, in file order."""
+    run: list[int] = []
+    source: ByteSource | None = None
+    start = end = 0
+    for number in sorted(numbers, key=lambda n: (id(requests[n].source), requests[n].offset)):
+        request = requests[number]
+        offset = request.offset
+        stop = offset + request.nbytes
+        if run and (request.source is not source or offset - end > _GAP or stop - start > _RUN):
+            yield run
+            run = []
+        if not run:
+            source, start, end = request.source, offset, stop
+        run.append(number)
+        end = max(end, stop)
+    if run:
+        yield run
+
+
+def _run_read(
+    requests: Sequence[Request], run: list[int], nbytes: int, results: list[Array | None], mismatch: OnMismatch
+) -> Callable[[], None]:
+    def work() -> None:
+        import numpy as np
+
+        first = requests[run[0]]
+        base = first.offset
+        # Overlapping requests (a hostile index) may reach further than the last one.
+        size = max(requests[n].offset + requests[n].nbytes for n in run) - base
+        arena = np.empty(size, np.uint8)
+        buffer = arena.data
+        if size:
+            first.source.read_into(base, buffer)
+        make = np.ndarray
+        for number in run:
+            request = requests[number]
+            _, _, offset, length, dtype, shape, crc = request
+            at = offset - base
+            if crc is not None:
+                computed = crc32c(buffer[at : at + length])
+                if computed != crc:
+                    raise mismatch(request, computed)
+            target = results[number]
+            if target is not None:
+                if length:
+                    target.reshape(-1).view(np.uint8).data[:] = buffer[at : at + length]
+            elif at % dtype.alignment:
+                copy = np.empty(shape, dtype)
+                copy.reshape(-1).view(np.uint8).data[:] = buffer[at : at + length]
+                results[number] = copy
+            else:
+                results[number] = make(shape, dtype, arena, at)
+
+    return work
+
+
+def _run_all(
+    work: list[tuple[int, Callable[[], None]]], threads: int | None, tick: Callable[[int], None] | None = None
+) -> None:
+    """Run every piece of work, the largest first, on up to ``threads`` threads; raise the first error."""
+    if threads is None:
+        import os
+
+        threads = min(8, os.cpu_count() or 1)
+    total = sum(size for size, _ in work)
+    threads = min(threads, len(work)) if total >= 8 * _LARGE else 1
+    if threads <= 1:
+        for size, job in work:
+            job()
+            if tick is not None:
+                tick(size)
+        return
+    queue = _Queue(work)
+    workers = [threading.Thread(target=queue.drain, name=f"openckpt-read-{n}", daemon=True) for n in range(1, threads)]
+    for worker in workers:
+        worker.start()
+    queue.drain(tick)
+    for worker in workers:
+        worker.join()
+    if queue.error is not None:
+        raise queue.error
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Work shared by threads. List pops are atomic, so no lock can be held by a thread that a fork leaves behind."""
+
+    work: list[tuple[int, Callable[[], None]]]
+    error: BaseException | None = None
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.work = self.work[::-1]
+
+    def drain(self, tick: Callable[[int], None] | None = None) -> None:
+        """Run pieces until none is left or one failed; only the calling thread ticks."""
+        while self.error is None:
+            try:
+                size, job = self.work.pop()
+            except IndexError:
+                return
+            try:
+                job()
+            except BaseException as error:
+                self.error = error
+                return
+            if tick is not None:
+                tick(size)
