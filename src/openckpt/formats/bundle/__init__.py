@@ -6,7 +6,8 @@ Built on the table format below it; knows nothing of directories, manifests or w
 from openckpt.formats.bundle.encoder import Sliced, Strings, Variants, encode_bundle
 from openckpt.formats.bundle.entry import BundleEntry, encode_entry, parse_entry
 from openckpt.formats.bundle.header import Header, encode_header, header_of, read_header, table_kind
-from openckpt.formats.bundle.reader import BundleReader, open_bundle
+from openckpt.formats.bundle.opening import open_bundle
+from openckpt.formats.bundle.reader import BundleReader
 
 __all__ = [
     "BundleEntry",

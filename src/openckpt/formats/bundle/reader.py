@@ -17,8 +17,8 @@ from openckpt.formats.bundle.entry import BundleEntry, SpecCache, parse_entry
 from openckpt.formats.bundle.header import header_of
 from openckpt.formats.bundle.payload import Order, crc_mismatch, parse_strings, parse_variants
 from openckpt.formats.bundle.shards import Shards
+from openckpt.formats.bundle.values import SUB_BYTE, finish, stored_dtype
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_enum, unknown_name
-from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.formats.slicing import (
     Extents,
     Region,
@@ -32,17 +32,13 @@ from openckpt.formats.slicing import (
 )
 from openckpt.formats.spec import GRAPH_KEY, Extent, TensorSpec, no_such_key
 from openckpt.formats.sstable import Table
-from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.limits import Limits
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from openckpt.findings import Finding, Progress
     from openckpt.formats.objectgraph import ObjectGraph
     from openckpt.formats.spec import Array
     from openckpt.storage.reading import ByteSource, Store
-
-_SUB_BYTE = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2, "float4_e2m1fn": 4}
 
 
 def encode_key(key: str) -> bytes:
@@ -184,15 +180,8 @@ class BundleReader:
         source = self.shards.get(entry.shard, key)
         extents.check_bounds(source, entry.offset, entry.size, key, "bundle.data-truncated")
         return extents.Request(
-            key, source, entry.offset, entry.size, self._stored_dtype(dtype), shape, entry.crc if verify else None
+            key, source, entry.offset, entry.size, stored_dtype(dtype), shape, entry.crc if verify else None
         )
-
-    def _stored_dtype(self, dtype: DType) -> np.dtype[np.generic]:
-        if dtype.name in _SUB_BYTE:
-            import numpy as np
-
-            return np.dtype(np.uint8)
-        return dtype.numpy()
 
     def mismatch(self, request: extents.Request, computed: int) -> CheckpointError:
         """Make the error for a wrong CRC: damage, or another program that has overwritten the checkpoint meanwhile."""
@@ -202,21 +191,6 @@ class BundleReader:
                 "storage.changed", where, "another program replaced this checkpoint while it was being read"
             )
         return crc_mismatch(where, request.crc or 0, computed)
-
-    def _finish(self, array: Array, dtype: DType) -> Array:
-        """Turn stored elements into values in place where possible: byte order, bits that do not count, bools."""
-        if self.header.big_endian and dtype.swap > 1:
-            import numpy as np
-
-            array.reshape(-1).view(np.dtype(f"u{dtype.swap}")).byteswap(inplace=True)
-        if dtype.name == "bool":
-            import numpy as np
-
-            raw = array.reshape(-1).view(np.uint8)
-            np.not_equal(raw, 0, out=raw.view(np.bool_))
-        elif dtype.name in _SUB_BYTE:
-            return _from_low_bits(array, dtype)
-        return array
 
     def _read_opaque(self, key: str, entry: BundleEntry, dtype: DType, *, verify: bool) -> Array:
         import numpy as np
@@ -302,7 +276,7 @@ class BundleReader:
             if entry.slices or not dtype.is_numeric:
                 later.append((key, entry, dtype))
                 continue
-            direct = dtype.name not in _SUB_BYTE
+            direct = dtype.name not in SUB_BYTE
             plain.append((key, dtype, direct))
             requests.append(self._request(key, entry, dtype, verify=verify))
             targets.append(target if direct else None)
@@ -311,7 +285,11 @@ class BundleReader:
         )
         swap = self.header.big_endian
         for (key, dtype, direct), array in zip(plain, arrays, strict=True):
-            value = self._finish(array, dtype) if swap or not direct or dtype.name == "bool" else array
+            value = (
+                finish(array, dtype, big_endian=self.header.big_endian)
+                if swap or not direct or dtype.name == "bool"
+                else array
+            )
             if out is not None and not direct:
                 out[key][...] = value
                 value = out[key]
@@ -334,7 +312,7 @@ class BundleReader:
         if (
             entry.slices
             or not dtype.is_numeric
-            or dtype.name in _SUB_BYTE
+            or dtype.name in SUB_BYTE
             or (self.header.big_endian and dtype.swap > 1)
         ):
             raise UnsupportedError(
@@ -403,7 +381,7 @@ class BundleReader:
         for copy in copies:
             if dtype.is_numeric:
                 part = extents.read_arrays([requests[copy.piece]], mismatch=self.mismatch, limits=self._limits)[0]
-                part = self._finish(part, dtype)
+                part = finish(part, dtype, big_endian=self.header.big_endian)
             else:
                 part = self._read_opaque(key, sources[copy.piece], dtype, verify=verify)
             whole[copy.target] = part[copy.source]
@@ -451,66 +429,3 @@ class BundleReader:
         """Close index and shards; views stay valid."""
         self.shards.close()
         self._index.close()
-
-
-def _from_low_bits(raw: Array, dtype: DType) -> Array:
-    """Return sub-byte values of their bytes: high bits are ignored, signed types extend the sign (formats 2.5)."""
-    import numpy as np
-
-    bits = _SUB_BYTE[dtype.name]
-    low = raw.view(np.uint8) & ((1 << bits) - 1)
-    if dtype.name == "float4_e2m1fn":
-        return low.view(dtype.numpy())
-    if dtype.name.startswith("int"):
-        shift = 8 - bits
-        return ((low << shift).view(np.int8) >> shift).astype(dtype.numpy())
-    return low.astype(dtype.numpy())
-
-
-def open_bundle(store: Store, prefix: str, *, limits: Limits = DEFAULT_LIMITS) -> BundleReader:
-    """Open the V2 checkpoint ``prefix`` (without ``.index``).
-
-    While another program saves over this very prefix the answer is the old or the new checkpoint, never a mixture: index
-    and shards are opened together and looked at again, up to a fifth of a second.
-
-    Raises:
-        FileNotFoundError: there is no ``prefix.index``.
-        FormatError: the index is damaged, not an index, or of a newer version.
-    """
-    import time
-
-    path = prefix + INDEX_SUFFIX
-    for attempt in range(_ATTEMPTS):
-        last = attempt == _ATTEMPTS - 1
-        index = store.open(path)
-        try:
-            reader = BundleReader(store, prefix, index, limits)
-        except CheckpointError:
-            changed = not index.unchanged()
-            index.close()
-            if last or not (changed or _save_in_progress(store, prefix)):
-                raise
-        else:
-            if last or (index.unchanged() and not _half_replaced(store, reader)):
-                return reader
-            reader.close()
-        time.sleep(0.001 * 2**attempt)
-    raise AssertionError("the last attempt returns or raises")
-
-
-_ATTEMPTS = 8  # waits of 1, 2, 4 .. 64 ms between them
-
-
-def _save_in_progress(store: Store, prefix: str) -> bool:
-    """Return whether TensorFlow is (or was, when it died) saving this prefix: it works in ``PREFIX_temp`` (formats 2.11)."""
-    stat = store.stat(prefix + "_temp")
-    return stat is not None and stat.kind == "dir"
-
-
-def _half_replaced(store: Store, reader: BundleReader) -> bool:
-    """Return whether new shards may lie beside the old index: the moment between TensorFlow's renames and its index."""
-    if not _save_in_progress(store, reader.prefix):
-        return False
-    index = store.stat(reader.prefix + INDEX_SUFFIX)
-    shards = [store.stat(reader.shards.path(shard)) for shard in range(min(reader.shards.count, 64))]
-    return index is None or any(shard is not None and shard.mtime_ns > index.mtime_ns for shard in shards)

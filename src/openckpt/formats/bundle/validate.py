@@ -108,14 +108,11 @@ def _walk(reader: BundleReader, index: ByteSource, limits: Limits, survey: _Surv
                 yield finding_of(error)
     pieces = _pieces(survey)
     for raw, entry in survey.entries.items():
-        if raw in pieces and raw not in survey.entries.get(pieces[raw], entry).slices:
-            count = 0
-        else:
+        owner = _display(pieces.get(raw, raw))
+        if raw not in pieces:
             count = 1
             for length in entry.shape or ():
                 count *= length
-        owner = _display(pieces.get(raw, raw))
-        if raw not in pieces:
             survey.parameters += count
             survey.elements[owner] = count
         if not entry.slices:

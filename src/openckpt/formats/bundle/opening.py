@@ -1,0 +1,63 @@
+"""Opening a V2 checkpoint while another program may be saving over it: the old one or the new one, never a mixture.
+
+TensorFlow replaces a prefix in this order (formats 2.11): new shards are renamed over the old ones, the index is written *in
+place*, the parts in ``PREFIX_temp`` go. Seen from here: an index that is cut short, or new shards beside the old index. Both
+last for milliseconds, and both show - the index changes under the reader, or ``PREFIX_temp`` is there and a shard is newer
+than the index. Then the open is tried again.
+"""
+
+from __future__ import annotations
+
+import time
+
+from openckpt.errors import CheckpointError
+from openckpt.formats.bundle.reader import BundleReader
+from openckpt.formats.names import INDEX_SUFFIX
+from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.storage.reading import Store
+
+_ATTEMPTS = 8  # waits of 1, 2, 4 .. 64 ms between them
+
+
+def open_bundle(store: Store, prefix: str, *, limits: Limits = DEFAULT_LIMITS) -> BundleReader:
+    """Open the V2 checkpoint ``prefix`` (without ``.index``).
+
+    While another program saves over this very prefix the answer is the old or the new checkpoint, never a mixture: index
+    and shards are opened together and looked at again, up to a fifth of a second.
+
+    Raises:
+        FileNotFoundError: there is no ``prefix.index``.
+        FormatError: the index is damaged, not an index, or of a newer version.
+    """
+    path = prefix + INDEX_SUFFIX
+    for attempt in range(_ATTEMPTS):
+        last = attempt == _ATTEMPTS - 1
+        index = store.open(path)
+        try:
+            reader = BundleReader(store, prefix, index, limits)
+        except CheckpointError:
+            changed = not index.unchanged()
+            index.close()
+            if last or not (changed or _save_in_progress(store, prefix)):
+                raise
+        else:
+            if last or (index.unchanged() and not _half_replaced(store, reader)):
+                return reader
+            reader.close()
+        time.sleep(0.001 * 2**attempt)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _save_in_progress(store: Store, prefix: str) -> bool:
+    """Return whether TensorFlow is (or was, when it died) saving this prefix: it works in ``PREFIX_temp`` (formats 2.11)."""
+    stat = store.stat(prefix + "_temp")
+    return stat is not None and stat.kind == "dir"
+
+
+def _half_replaced(store: Store, reader: BundleReader) -> bool:
+    """Return whether new shards may lie beside the old index: the moment between TensorFlow's renames and its index."""
+    if not _save_in_progress(store, reader.prefix):
+        return False
+    index = store.stat(reader.prefix + INDEX_SUFFIX)
+    shards = [store.stat(reader.shards.path(shard)) for shard in range(min(reader.shards.count, 64))]
+    return index is None or any(shard is not None and shard.mtime_ns > index.mtime_ns for shard in shards)
