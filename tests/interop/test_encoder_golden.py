@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 
 from interop.test_dtypes import _tensor, _values
 from interop.written import save_v2
-from openckpt.formats.bundle import encode_bundle
+from openckpt.formats.bundle import encode_bundle, open_bundle
 from openckpt.formats.dtypes import BY_NAME
+from openckpt.storage import LOCAL
 
 pytestmark = pytest.mark.interop
 
@@ -97,12 +99,10 @@ def test_strings(tf: Any, tmp_path: Path) -> None:
 
 def test_object_graph_checkpoint(tf: Any, tmp_path: Path) -> None:
     """A tf.train.Checkpoint: values in TensorFlow's order with the graph string last give TensorFlow's files."""
-    import openckpt
-
     checkpoint = tf.train.Checkpoint(b=tf.Variable([1.0, 2.0]), a=tf.Variable(3), nested=[tf.Variable(b"s")])
     prefix = checkpoint.write(str(tmp_path / "ckpt"))
-    with openckpt.open(prefix) as ckpt:
-        by_offset = sorted(ckpt, key=lambda key: (ckpt.locate(key)[0].offset, ckpt.locate(key)[0].nbytes))
-        values = {key: ckpt[key] for key in by_offset}
+    with closing(open_bundle(LOCAL, prefix)) as ckpt:
+        in_file_order = sorted(ckpt.keys(), key=lambda key: ckpt.locate(key)[0].offset)
+        values = {key: ckpt.read(key) for key in in_file_order}
 
     _assert_same_files(tmp_path, encode_bundle(values, "ckpt"))
