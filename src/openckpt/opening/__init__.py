@@ -8,5 +8,8 @@ Must not import finding, doctor or the command line.
 from __future__ import annotations
 
 from openckpt.opening.grouping import Group, Listing, group_directory
+from openckpt.opening.opener import open, open_target
+from openckpt.opening.reader import CheckpointReader
+from openckpt.opening.resolving import How, Target, resolve
 
-__all__ = ["Group", "Listing", "group_directory"]
+__all__ = ["CheckpointReader", "Group", "How", "Listing", "Target", "group_directory", "open", "open_target", "resolve"]

@@ -137,7 +137,7 @@ class Listing:
 
 
 def group_directory(
-    store: Store, directory: str, *, limits: Limits = DEFAULT_LIMITS, read_contents: bool = True
+    store: Store, directory: str, *, limits: Limits = DEFAULT_LIMITS, read_contents: bool | None = None
 ) -> Listing:
     """Group the names of one directory into checkpoints and judge whether each is complete.
 
@@ -145,8 +145,8 @@ def group_directory(
         store: where the directory lies.
         directory: its path in the store.
         limits: caps against hostile files.
-        read_contents: False judges by names and sizes alone (members of a compressed archive, where every read is a
-            pass); formats are then those that the names promise.
+        read_contents: False judges by names and sizes alone; formats are then those that the names promise. By default
+            contents are read wherever that does not mean to unpack a compressed archive.
 
     Raises:
         OSError: the directory cannot be read; that of a single file becomes the `Group.damage` of its checkpoint.
@@ -160,10 +160,17 @@ def group_names(
     stats: Iterable[FileStat],
     *,
     limits: Limits = DEFAULT_LIMITS,
-    read_contents: bool = True,
+    read_contents: bool | None = None,
 ) -> Listing:
     """Group what a scan of ``directory`` returned; see `group_directory`."""
+    if read_contents is None:
+        read_contents = reads_in_place(store)
     return _Grouping(store, directory, limits, read_contents).run(stats)
+
+
+def reads_in_place(store: Store) -> bool:
+    """Return whether a few bytes of a file cost a few bytes: not so in a compressed tar, which is unpacked from its start."""
+    return not str(getattr(store, "format", "")).startswith("tar.")
 
 
 class _Grouping:
@@ -281,7 +288,7 @@ class _Grouping:
             count = whole[0]  # formats 2.11: the one whole set on the disk wins over the header
         assert count is not None  # an index or at least one shard brought us here
         present = {i: stat for i, stat in sets.get(count, {}).items() if i < count}
-        missing = _missing((shard_name(prefix, i, count) for i in range(count) if i not in present), count)
+        missing = _some(shard_name(prefix, i, count) for i in range(count) if i not in present)
         num_missing = count - len(present)
         if index is None:
             missing, num_missing = (f"{prefix}.index", *missing), num_missing + 1
@@ -338,7 +345,7 @@ class _Grouping:
                 step=step_of(prefix),
                 shards=tuple(present[i] for i in sorted(present)),
                 extras=self._extras(prefix),
-                missing=_missing((v1_shard_name(prefix, i, count) for i in range(count) if i not in present), count),
+                missing=_some(v1_shard_name(prefix, i, count) for i in range(count) if i not in present),
                 num_missing=count - len(present),
                 num_shards=count,
                 complete=len(present) == count and damage is None,
@@ -361,8 +368,10 @@ class _Grouping:
 
     def _single(self, stat: FileStat) -> Group | None:
         promised = promises_checkpoint(stat.name)
+        if promised is None and stat.name in self.metas:
+            promised = "table-v1"
         if not self.read_contents:
-            if promised is None or (promised == "table-v1" and stat.name not in self.metas):
+            if promised is None:
                 self.others.append(stat)
                 return None
             return _single_group(stat, promised, self._extras(stat.name))
@@ -378,8 +387,8 @@ class _Grouping:
         if sniffed.manifest:
             self.manifests[stat.name] = stat
             return None
-        if sniffed.damage is not None and (promised is not None or stat.name in self.metas):
-            return _single_group(stat, promised or "table-v1", self._extras(stat.name), sniffed.damage)
+        if sniffed.damage is not None and promised is not None:
+            return _single_group(stat, promised, self._extras(stat.name), sniffed.damage)
         self.others.append(stat)
         return None
 
@@ -406,9 +415,9 @@ def _single_group(
     )
 
 
-def _missing(names: Iterator[str], count: int) -> tuple[str, ...]:
+def _some(names: Iterator[str]) -> tuple[str, ...]:
     # One hostile name can ask for 99,999,999 shards: only so many names are ever made.
-    return tuple(islice(names, _MISSING_SHOWN)) if count < 1 << 20 else ()
+    return tuple(islice(names, _MISSING_SHOWN))
 
 
 def _order(group: Group) -> tuple[str, int, str, str]:

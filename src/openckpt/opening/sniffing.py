@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from openckpt.errors import CheckpointError, CorruptionError, UnsupportedError
+from openckpt.errors import CheckpointError, CorruptionError, UnsupportedError, Where
+from openckpt.formats.bundle.header import header_of, parse_header, table_kind
 from openckpt.formats.sstable import MAGIC_BYTES, Table
-from openckpt.formats.wire import VARINT, iter_fields
 from openckpt.limits import Limits
 from openckpt.storage import ByteSource, FileStat, Store
 
@@ -37,6 +37,7 @@ class Sniffed:
         damage: why it cannot be read, where it looks like a checkpoint or its name promises one.
         plausible: whether, damaged as it is, it was an index once (or the stub of one).
         manifest: whether it reads like a manifest.
+        archive: whether it is an archive to look into.
     """
 
     format: str | None = None
@@ -44,6 +45,7 @@ class Sniffed:
     damage: CheckpointError | OSError | None = None
     plausible: bool = False
     manifest: bool = False
+    archive: bool = False
 
 
 def archive_suffix(name: str) -> bool:
@@ -107,25 +109,15 @@ def sniff_index(store: Store, stat: FileStat, limits: Limits) -> Sniffed:
 
 
 def _sniff_table(source: ByteSource, limits: Limits) -> Sniffed:
-    first = Table(source, limits=limits).first()
-    if first is None or first[0] != b"":
-        raise CorruptionError("bundle.no-header", source.path, "the index has no header entry")
-    value = first[1]
-    if value[:1] == b"\x0a":  # a message in field 1: the meta entry of a V1 checkpoint (formats 3.1)
+    table = Table(source, limits=limits)
+    first = table.first()
+    kind = table_kind(first)
+    if kind == "v1":
         return Sniffed("table-v1")
-    num_shards = 0
-    try:
-        for number, wire, field in iter_fields(value):
-            if number == 1 and wire == VARINT and isinstance(field, int):
-                num_shards = field
-    except ValueError as error:
-        raise CorruptionError("bundle.bad-header", source.path, f"the header entry does not parse: {error}") from None
-    if num_shards < 1 or num_shards >> 31:
-        raise CorruptionError(
-            "bundle.bad-header", source.path, "impossible number of shards", expected="1 or more", found=num_shards
-        )
-    limits.check("shards", num_shards, source.path, "the number of shards")
-    return Sniffed("bundle-v2", num_shards)
+    if kind == "v2" and first is not None:
+        return Sniffed("bundle-v2", parse_header(first[1], Where(source.path), limits).num_shards)
+    header_of(table, limits)  # raises what is wrong with it
+    raise CorruptionError("bundle.no-header", source.path, "the index has no header entry")
 
 
 def _was_an_index(source: ByteSource) -> bool:

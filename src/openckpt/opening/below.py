@@ -1,0 +1,90 @@
+"""A directory without a checkpoint of its own, or the root of an archive: which checkpoint below it is meant.
+
+    ssd_mobilenet/checkpoint/ckpt-0.index                 the training checkpoint: chosen
+    ssd_mobilenet/saved_model/variables/variables.index   an export of the same: chosen only where there is nothing else
+
+In an archive the latest complete checkpoint is chosen and the rest is named; of a directory on the disk only a single one is,
+because a folder of runs has no latest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError
+from openckpt.limits import Limits
+from openckpt.opening.choosing import Choice, choose_in_directory, latest_key, walk_directories
+from openckpt.opening.grouping import Group, group_single_file, reads_in_place, what_is_missing
+from openckpt.opening.resolving import How, Target
+from openckpt.storage import Store
+
+_DEEPEST, _MOST = 3, 1000  # levels and directories that are looked at below a local directory
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    directory: str
+    choice: Choice
+    is_export: bool
+
+    @property
+    def rank(self) -> tuple[object, ...]:
+        group = self.choice.group
+        return (self.choice.kind != "incomplete", not self.is_export, *latest_key(group), self.directory)
+
+
+def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: bool) -> Target:
+    """Choose among the checkpoints below ``root``.
+
+    Raises:
+        PathNotFoundError: ``path.no-checkpoint``, there is none.
+        CorruptionError: ``path.no-complete``, nothing that could even be listed.
+        UnsupportedError: ``path.several``, a directory with more than one run below it.
+    """
+    runs, damaged = _runs_below(store, root, limits, inside_archive)
+    trained = [run for run in runs if not run.is_export] or runs
+    shown = store.display(root)
+    if not trained:
+        if damaged:
+            raise CorruptionError("path.no-complete", shown, f"no checkpoint here can be opened: {damaged[0]}")
+        raise PathNotFoundError("path.no-checkpoint", shown, "there is no checkpoint here or below")
+    if len(trained) > 1 and not inside_archive:
+        names = ", ".join(repr(store.display(run.choice.group.prefix)) for run in trained[:5])
+        more = f" and {len(trained) - 5} more" if len(trained) > 5 else ""
+        raise UnsupportedError("path.several", shown, f"several runs lie below this directory: {names}{more}")
+    best = max(trained, key=lambda run: run.rank)
+    group = _confirmed(store, best.choice.group, limits)
+    reason = f"{best.choice.reason}; found below what was named"
+    if len(runs) > 1:
+        reason += f", one of {len(runs)} places with checkpoints"
+    others = tuple(store.display(run.choice.group.prefix) for run in trained if run is not best)
+    return Target(store, group.prefix, group.format, How("below", reason), others)
+
+
+def _confirmed(store: Store, group: Group, limits: Limits) -> Group:
+    """Return the group with the format that its content shows, where only its name was known (a compressed archive)."""
+    if group.format == "bundle-v2" or reads_in_place(store) or len(group.shards) != 1:
+        return group
+    store.expect([stat.path for stat in group.files])
+    found = group_single_file(store, group.shards[0], limits=limits)
+    return group if found is None else found
+
+
+def _runs_below(store: Store, root: str, limits: Limits, inside_archive: bool) -> tuple[list[_Run], list[str]]:
+    deepest, most = (limits.directory_depth, limits.archive_members) if inside_archive else (_DEEPEST, _MOST)
+    runs: list[_Run] = []
+    damaged: list[str] = []
+    exports: set[str] = set()
+    for directory, stats in walk_directories(store, root, deepest=deepest, most=most):
+        names = {stat.name for stat in stats}
+        if names & {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}:
+            exports.add(store.join(directory, "variables"))
+        try:
+            choice, listing = choose_in_directory(store, directory, limits=limits)
+        except OSError:
+            continue
+        if choice is not None:
+            runs.append(_Run(directory, choice, directory in exports))
+        else:
+            damaged.extend(f"{store.display(group.prefix)!r}: {what_is_missing(group)}" for group in listing.groups)
+    return runs, damaged

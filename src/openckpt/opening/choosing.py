@@ -1,0 +1,231 @@
+"""Which checkpoint a directory stands for: the one its manifest names, else the latest complete one that a scan finds.
+
+What a manifest says is data: an entry is followed only within the manifest's own directory (promise P5). One that leads
+elsewhere - the folder was moved, or the file was written to mislead - is looked for under its last name in this directory.
+"""
+
+from __future__ import annotations
+
+import os.path
+import posixpath
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from openckpt.errors import CheckpointError
+from openckpt.formats.manifest import Manifest, entry_name, is_windows_entry, parse_manifest
+from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
+from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.opening.grouping import Group, Listing, group_directory, what_is_missing
+from openckpt.storage import FileStat, LocalStore, Store
+
+_RETRIES = 20  # a manifest that changes this often while it is read is not the work of a trainer
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where an entry of a manifest leads.
+
+    Attributes:
+        text: the entry as written.
+        group: the checkpoint in or below the manifest's directory, or None where there is none.
+        outside: whether the path as written leads out of the manifest's directory.
+        by_name: whether the path as written was not followed (it leads outside, through a link, or nowhere) and only its
+            last name was looked for, in the manifest's directory.
+    """
+
+    text: str
+    group: Group | None
+    outside: bool = False
+    by_name: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The checkpoint that a directory stands for.
+
+    Attributes:
+        group: the checkpoint.
+        kind: ``manifest``: the manifest names it; ``scan``: there is no manifest, or it does not hold, and this is the
+            latest complete one; ``incomplete``: none is complete and this is the newest that can at least be listed.
+        reason: the same in a sentence.
+    """
+
+    group: Group
+    kind: Literal["manifest", "scan", "incomplete"]
+    reason: str
+
+
+def read_manifest(store: Store, stat: FileStat, *, limits: Limits = DEFAULT_LIMITS) -> Manifest:
+    """Read and parse one manifest.
+
+    Raises:
+        CorruptionError, LimitError: as `openckpt.formats.manifest.parse_manifest`.
+        OSError: the file cannot be read.
+    """
+    return parse_manifest(_manifest_bytes(store, stat.path, limits), store.display(stat.path), limits)
+
+
+def _manifest_bytes(store: Store, path: str, limits: Limits) -> bytes:
+    source = store.open(path)
+    try:
+        limits.check("manifest_bytes", source.size, source.path, "the manifest's size")
+        return source.read_at(0, source.size)
+    finally:
+        source.close()
+
+
+def locate_entry(store: Store, listing: Listing, entry: str, *, limits: Limits = DEFAULT_LIMITS) -> Entry:
+    """Find what an entry of a manifest in ``listing.directory`` names, without leaving that directory.
+
+    A relative path, or an absolute one into this very directory, is followed (also into real subdirectories, never through
+    a link to a directory); any other is taken by its last name.
+    """
+    name = entry_name(entry)
+    subdirectory = _inside(store, listing.directory, entry)
+    if subdirectory is None:
+        return Entry(entry, _find(listing, name), outside=True, by_name=True)
+    path = listing.directory
+    for part in subdirectory:
+        path = store.join(path, part)
+        stat = store.stat(path)
+        if stat is None or stat.kind != "dir" or stat.link:
+            return Entry(entry, _find(listing, name), outside=stat is not None and stat.link, by_name=True)
+    if not subdirectory:
+        return Entry(entry, _find(listing, name))
+    try:
+        below = group_directory(store, path, limits=limits)
+    except OSError:
+        return Entry(entry, None)
+    return Entry(entry, _find(below, name))
+
+
+def _absolute(store: Store, directory: str) -> str:
+    return os.path.abspath(directory) if isinstance(store, LocalStore) else posixpath.normpath("/" + directory)
+
+
+def _inside(store: Store, directory: str, entry: str) -> tuple[str, ...] | None:
+    """Return the subdirectories between ``directory`` and the entry, or None where the entry leads out of it."""
+    if is_windows_entry(entry) or "://" in entry:
+        return None
+    home = _absolute(store, directory)
+    parent = posixpath.normpath(posixpath.join(home, posixpath.dirname(entry)))
+    if parent == home:
+        return ()
+    below = home.rstrip("/") + "/"
+    return tuple(parent[len(below) :].split("/")) if parent.startswith(below) else None
+
+
+def _find(listing: Listing, name: str) -> Group | None:
+    # TensorFlow looks for NAME.index first, so a manifest that names example.h5f means the prefix, not the HDF5 file.
+    found = sorted(listing.named(name), key=lambda group: _TF_ORDER.get(group.format, 2))
+    if not found:
+        part = parse_v1_shard_name(name)
+        if part is not None and part[2] == 1:
+            found = list(listing.named(v1_shard_name(part[0], 0, 1)))
+    return found[0] if found else None
+
+
+_TF_ORDER = {"bundle-v2": 0, "table-v1": 1}
+
+
+def choose_in_directory(
+    store: Store, directory: str, *, limits: Limits = DEFAULT_LIMITS
+) -> tuple[Choice | None, Listing]:
+    """Choose the checkpoint that a directory stands for; None where it has nothing that could be listed.
+
+    Safe beside a trainer that saves and sweeps in this directory: what the manifest names and is not there is looked for
+    again as long as the manifest keeps changing.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    seen: bytes | None = None
+    for _ in range(_RETRIES):
+        listing = group_directory(store, directory, limits=limits)
+        stat = listing.manifests.get(MANIFEST_NAME)
+        data, said = _read_quietly(store, stat, limits)
+        choice, why_not = None, said
+        if isinstance(data, Manifest):
+            choice, why_not = _by_manifest(store, listing, data, limits)
+        if choice is not None:
+            return choice, listing
+        raw = None if stat is None else _bytes_quietly(store, stat.path, limits)
+        if raw == seen:
+            break
+        seen = raw
+    return by_scan(listing, why_not), listing
+
+
+def _read_quietly(store: Store, stat: FileStat | None, limits: Limits) -> tuple[Manifest | None, str]:
+    if stat is None:
+        return None, "there is no manifest"
+    try:
+        return read_manifest(store, stat, limits=limits), ""
+    except CheckpointError as error:
+        return None, f"the manifest cannot be used ({error.message})"
+    except OSError as error:
+        return None, f"the manifest cannot be read ({error.strerror or error})"
+
+
+def _bytes_quietly(store: Store, path: str, limits: Limits) -> bytes | None:
+    try:
+        return _manifest_bytes(store, path, limits)
+    except (OSError, CheckpointError):
+        return None
+
+
+def _by_manifest(store: Store, listing: Listing, manifest: Manifest, limits: Limits) -> tuple[Choice | None, str]:
+    entry = locate_entry(store, listing, manifest.model_checkpoint_path, limits=limits)
+    named = repr(manifest.model_checkpoint_path)
+    if entry.group is None:
+        return None, f"the manifest names {named}, which is not here"
+    if not entry.group.complete:
+        return None, f"the manifest names {named}, of which {what_is_missing(entry.group)}"
+    reason = f"the manifest names {named}"
+    if entry.by_name:
+        reason += "; that path was not followed, the checkpoint of this name lies here"
+    return Choice(entry.group, "manifest", reason), ""
+
+
+def by_scan(listing: Listing, why_not_manifest: str) -> Choice | None:
+    """Choose the latest complete checkpoint of a listing; else the newest whose index can be read; else None."""
+    complete = [group for group in listing.groups if group.complete]
+    if complete:
+        latest = max(complete, key=latest_key)
+        what = (
+            f"the latest of {len(complete)} complete checkpoints"
+            if len(complete) > 1
+            else "the only complete checkpoint"
+        )
+        return Choice(latest, "scan", f"{why_not_manifest}; a scan found {latest.name!r}, {what}")
+    listable = [group for group in listing.groups if group.index is not None and group.damage is None]
+    if listable:
+        latest = max(listable, key=latest_key)
+        missing = what_is_missing(latest)
+        return Choice(latest, "incomplete", f"no checkpoint is complete; of {latest.name!r}, {missing}")
+    return None
+
+
+def latest_key(group: Group) -> tuple[bool, int, int, str]:
+    """Return the key by which the latest of several checkpoints is the maximum: the step, then the time, then the name."""
+    return (group.step is not None, group.step or 0, group.mtime_ns, group.name)
+
+
+def walk_directories(store: Store, root: str, *, deepest: int, most: int) -> Iterator[tuple[str, Sequence[FileStat]]]:
+    """Yield ``(directory, stats)`` breadth-first without following links to directories; unreadable ones are left out."""
+    level = [root]
+    for depth in range(deepest + 1):
+        below: list[str] = []
+        for directory in level:
+            if most <= 0:
+                return
+            most -= 1
+            try:
+                stats = store.scan(directory)
+            except OSError:
+                continue
+            yield directory, stats
+            if depth < deepest:
+                below.extend(stat.path for stat in stats if stat.kind == "dir" and not stat.link)
+        level = sorted(below)

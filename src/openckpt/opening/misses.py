@@ -1,0 +1,106 @@
+"""What to say when a path leads nowhere: the nearest things that do lead somewhere."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from openckpt.errors import PathNotFoundError
+from openckpt.formats.names import INDEX_SUFFIX, prefix_of
+from openckpt.limits import Limits
+from openckpt.opening.choosing import latest_key
+from openckpt.opening.grouping import Group, Listing, group_directory
+from openckpt.storage import Store
+
+_SHOWN = 5
+_NEIGHBOURS = 100  # directories beside and below that are asked for a checkpoint of the same name
+
+
+def make_miss(store: Store, path: str, limits: Limits) -> PathNotFoundError:
+    """Make the error for a path that is no file, no directory and no prefix, naming the nearest prefixes."""
+    near = nearest_prefixes(store, path, limits)
+    if near:
+        hint = f"nearest: {', '.join(map(repr, near))}"
+        return PathNotFoundError(
+            "path.not-found", store.display(path), f"no checkpoint of this name; {hint}", fix=_list_command(near[0])
+        )
+    directory, _ = store.split(path.rstrip("/"))
+    if directory and store.stat(directory) is None:
+        return PathNotFoundError(
+            "path.not-found", store.display(path), f"there is no directory {store.display(directory)!r}"
+        )
+    return PathNotFoundError("path.not-found", store.display(path), "no checkpoint of this name, and none near it")
+
+
+def _list_command(path: str) -> str:
+    import shlex
+
+    return f"openckpt ls {shlex.quote(path)}"
+
+
+def nearest_prefixes(store: Store, path: str, limits: Limits) -> tuple[str, ...]:
+    """Return up to five paths, as shown to people, that the user may have meant, the likeliest first."""
+    trimmed = path.rstrip("/")
+    if trimmed != path and (store.stat(trimmed) is not None or store.stat(trimmed + INDEX_SUFFIX) is not None):
+        return (store.display(trimmed),)
+    directory, name = store.split(trimmed)
+    wanted = prefix_of(name) or name
+    try:
+        groups = [
+            group for group in group_directory(store, directory, limits=limits).groups if group.shards or group.index
+        ]
+    except OSError:
+        groups = []
+    near = _near_names(wanted, groups)
+    if not near:
+        near = _same_name_elsewhere(store, directory, wanted)
+    return tuple(store.display(prefix) for prefix in near[:_SHOWN])
+
+
+def _near_names(wanted: str, groups: Iterable[Group]) -> list[str]:
+    by_name: dict[str, Group] = {}
+    for group in sorted(groups, key=lambda group: group.complete):
+        by_name[group.name] = group
+    numbered = [group for name, group in by_name.items() if wanted and name.startswith(f"{wanted}-")]
+    if numbered:  # the step is missing
+        return [group.prefix for group in sorted(numbered, key=latest_key, reverse=True)]
+    if any(c in wanted for c in "*?["):
+        matched = [group for name, group in by_name.items() if fnmatch.fnmatchcase(name, wanted)]
+        if matched:
+            return [group.prefix for group in sorted(matched, key=latest_key, reverse=True)]
+    close = get_close_matches(wanted, list(by_name), n=_SHOWN, cutoff=0.5)
+    rest = [name for name in by_name if name not in close and wanted and (wanted in name or name in wanted)]
+    return [by_name[name].prefix for name in [*close, *rest] if name]
+
+
+def _same_name_elsewhere(store: Store, directory: str, wanted: str) -> list[str]:
+    """Return prefixes of this very name in the directories below and beside."""
+    if not wanted:
+        return []
+    found = []
+    for base in (directory, store.split(directory)[0]):
+        try:
+            stats = sorted(store.scan(base), key=lambda stat: stat.name)
+        except OSError:
+            continue
+        for stat in [stat for stat in stats if stat.kind == "dir" and not stat.link][:_NEIGHBOURS]:
+            prefix = store.join(stat.path, wanted)
+            try:
+                if store.stat(prefix + INDEX_SUFFIX) is not None or store.stat(prefix) is not None:
+                    found.append(prefix)
+            except OSError:
+                continue
+        above = store.join(base, wanted)
+        if base != directory and store.stat(above + INDEX_SUFFIX) is not None:
+            found.append(above)
+    return found
+
+
+def nearest_text(store: Store, listing: Listing) -> str:
+    """Return a clause that names the latest complete checkpoints of a directory."""
+    complete = sorted((group for group in listing.groups if group.complete), key=latest_key, reverse=True)
+    if not complete:
+        return "no other complete checkpoint is in this directory"
+    shown = ", ".join(repr(store.display(group.prefix)) for group in complete[:_SHOWN])
+    return f"complete and here: {shown}"
