@@ -49,6 +49,10 @@ class Limits:
     """most bytes held in memory for the members of one compressed archive"""
     archive_ratio: int = 200
     """most times that compressed data may grow, beyond the first 64 MiB"""
+    archive_header_bytes: int = 1 * MIB
+    """largest extended header or long name of a tar member"""
+    archive_dictionary_bytes: int = 128 * MIB
+    """most memory that an xz or LZMA decoder may take (``xz -9`` needs 65 MiB)"""
     archive_nesting: int = 1
     """archives inside archives"""
     hdf5_objects: int = 1_000_000
