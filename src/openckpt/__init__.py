@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CheckpointError": "errors",
     "CheckpointReader": "opening",
+    "CheckpointWarning": "errors",
     "ConflictError": "errors",
     "CorruptionError": "errors",
     "Finding": "findings",
@@ -48,6 +49,7 @@ _HOMES = {
 __all__ = [
     "CheckpointError",
     "CheckpointReader",
+    "CheckpointWarning",
     "ConflictError",
     "CorruptionError",
     "Finding",
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from openckpt.doctor import Report, diagnose
     from openckpt.errors import (
         CheckpointError,
+        CheckpointWarning,
         ConflictError,
         CorruptionError,
         FormatError,

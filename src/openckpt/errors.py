@@ -151,3 +151,7 @@ class ConflictError(CheckpointError):
 
 class UnsafeError(CheckpointError):
     """Asked to run or follow something that the file chose: code, a link, a path."""
+
+
+class CheckpointWarning(UserWarning):
+    """What a caller must hear although nothing failed: a manifest that is ignored, a fallback that was taken."""

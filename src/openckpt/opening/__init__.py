@@ -11,5 +11,33 @@ from openckpt.opening.grouping import Group, Listing, group_directory
 from openckpt.opening.opener import open, open_target
 from openckpt.opening.reader import CheckpointReader
 from openckpt.opening.resolving import How, Target, resolve
+from openckpt.opening.tensorflow_api import (
+    NewCheckpointReader,
+    TensorFlowReader,
+    checkpoint_exists,
+    get_checkpoint_state,
+    latest_checkpoint,
+    list_variables,
+    load_checkpoint,
+    load_variable,
+)
 
-__all__ = ["CheckpointReader", "Group", "How", "Listing", "Target", "group_directory", "open", "open_target", "resolve"]
+__all__ = [
+    "CheckpointReader",
+    "Group",
+    "How",
+    "Listing",
+    "NewCheckpointReader",
+    "Target",
+    "TensorFlowReader",
+    "checkpoint_exists",
+    "get_checkpoint_state",
+    "group_directory",
+    "latest_checkpoint",
+    "list_variables",
+    "load_checkpoint",
+    "load_variable",
+    "open",
+    "open_target",
+    "resolve",
+]
