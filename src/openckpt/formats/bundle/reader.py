@@ -9,16 +9,17 @@ Listing touches only the index and imports no numpy. Every tensor is checked aga
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, UnsupportedError, Where
 from openckpt.formats import extents
-from openckpt.formats.bundle.entry import BundleEntry, SpecCache, parse_entry
+from openckpt.formats.bundle.entry import BundleEntry, SpecCache, parse_entry, parse_tail
 from openckpt.formats.bundle.header import header_of
 from openckpt.formats.bundle.payload import Order, crc_mismatch, parse_strings, parse_variants
 from openckpt.formats.bundle.shards import Shards
 from openckpt.formats.bundle.values import SUB_BYTE, finish, stored_dtype
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_enum, unknown_name
+from openckpt.formats.extents import Request
 from openckpt.formats.slicing import (
     Extents,
     Region,
@@ -35,10 +36,22 @@ from openckpt.formats.sstable import Table
 from openckpt.limits import Limits
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from openckpt.findings import Finding, Progress
     from openckpt.formats.objectgraph import ObjectGraph
     from openckpt.formats.spec import Array
     from openckpt.storage.reading import ByteSource, Store
+
+
+class _Head(NamedTuple):
+    """What dtype and shape alone settle about a tensor."""
+
+    enum: int
+    shape: tuple[int, ...]
+    dtype: DType
+    stored: np.dtype[np.generic]
+    nbytes: int
 
 
 def encode_key(key: str) -> bytes:
@@ -163,27 +176,29 @@ class BundleReader:
             raise CorruptionError("bundle.bad-shape", where, "a stored tensor without a known rank")
         return dtype
 
-    def _request(self, key: str, entry: BundleEntry, dtype: DType, *, verify: bool) -> extents.Request:
+    def _request(self, key: str, entry: BundleEntry, dtype: DType, *, verify: bool) -> Request:
         """Return the request for a numeric entry with data of its own, its size and place checked."""
-        shape = entry.shape or ()
-        count = 1
-        for length in shape:
-            count *= length
-        if entry.size != count * dtype.itemsize:
+        self._check_size(entry, dtype, key)
+        source = self.shards.get(entry.shard, key)
+        extents.check_bounds(source, entry.offset, entry.size, key, "bundle.data-truncated")
+        return Request(
+            key, source, entry.offset, entry.size, stored_dtype(dtype), entry.shape or (), entry.crc if verify else None
+        )
+
+    def _check_size(self, entry: BundleEntry, dtype: DType, key: str) -> int:
+        """Return the stored size after checking it against dtype and shape."""
+        expected = entry.spec().size * dtype.itemsize
+        if entry.size != expected:
             raise CorruptionError(
                 "bundle.size-mismatch",
                 Where(self._index.path, key),
                 "the index entry contradicts itself",
-                expected=f"{count * dtype.itemsize} bytes for {dtype.name} {list(shape)}",
+                expected=f"{expected} bytes for {dtype.name} {list(entry.shape or ())}",
                 found=f"size {entry.size}",
             )
-        source = self.shards.get(entry.shard, key)
-        extents.check_bounds(source, entry.offset, entry.size, key, "bundle.data-truncated")
-        return extents.Request(
-            key, source, entry.offset, entry.size, stored_dtype(dtype), shape, entry.crc if verify else None
-        )
+        return expected
 
-    def mismatch(self, request: extents.Request, computed: int) -> CheckpointError:
+    def mismatch(self, request: Request, computed: int) -> CheckpointError:
         """Make the error for a wrong CRC: damage, or another program that has overwritten the checkpoint meanwhile."""
         where = Where(request.source.path, request.key, request.offset)
         if not (self._index.unchanged() and request.source.unchanged()):
@@ -196,9 +211,7 @@ class BundleReader:
         import numpy as np
 
         shape = entry.shape or ()
-        count = 1
-        for length in shape:
-            count *= length
+        count = entry.spec().size
         source = self.shards.get(entry.shard, key)
         extents.check_bounds(source, entry.offset, entry.size, key, "bundle.data-truncated")
         where = Where(source.path, key, entry.offset)
@@ -259,51 +272,101 @@ class BundleReader:
         New arrays under 1 MiB that lie next to each other in a file share one allocation, which lives as long as any of
         them. Everything that can be told from the index is checked before the first byte is read.
         """
-        results: dict[str, Array | None] = {}
-        plain: list[tuple[str, DType, bool]] = []
-        requests: list[extents.Request] = []
-        targets: list[Array | None] = []
-        later: list[tuple[str, BundleEntry, DType]] = []
-        for key in keys:
-            if key in results:
-                continue
-            results[key] = None
-            entry = self.entry(key)
-            dtype = self._dtype(entry, key)
-            target = None if out is None else out[key]
-            if target is not None:
-                extents.check_target(target, dtype.numpy(), entry.shape or (), self.path, key)
-            if entry.slices or not dtype.is_numeric:
-                later.append((key, entry, dtype))
-                continue
-            direct = dtype.name not in SUB_BYTE
-            plain.append((key, dtype, direct))
-            requests.append(self._request(key, entry, dtype, verify=verify))
-            targets.append(target if direct else None)
+        wanted = list(dict.fromkeys(keys))
+        values = self._values(wanted)
+        heads: dict[bytes, _Head] = {}
+        results: dict[str, Array | None] = dict.fromkeys(wanted)
+        requests: list[Request] = []
+        plain: list[DType] = []
+        opaque: list[tuple[str, BundleEntry, DType]] = []
+        sources: dict[int, ByteSource] = {}
+        for key in wanted:
+            value = values[key]
+            # Most tensors share dtype and shape with others: what follows from these two is worked out once.
+            cut = value[3] + 4 if len(value) > 3 else 0
+            head = heads.get(value[:cut])
+            tail = parse_tail(value, cut) if head is not None else None
+            if head is not None and tail is not None and tail[2] == head.nbytes:
+                shard, offset, size, crc = tail
+            else:
+                entry = parse_entry(value, Where(self._index.path, key), self._limits)
+                dtype = self._dtype(entry, key)
+                if entry.slices or not dtype.is_numeric:
+                    opaque.append((key, entry, dtype))
+                    continue
+                head = self._head(entry, dtype, key)
+                _, _, shard, offset, size, crc, _ = entry
+                if parse_tail(value, cut) == (shard, offset, size, crc):
+                    heads[value[:cut]] = head
+            source = sources.get(shard)
+            if source is None:
+                source = sources[shard] = self.shards.get(shard, key)
+            if offset + size > source.size:
+                extents.check_bounds(source, offset, size, key, "bundle.data-truncated")
+            requests.append(Request(key, source, offset, size, head.stored, head.shape, crc if verify else None))
+            plain.append(head.dtype)
+        targets = self._targets(requests, plain, opaque, out)
         arrays = extents.read_arrays(
             requests, mismatch=self.mismatch, limits=self._limits, out=targets, threads=threads
         )
-        swap = self.header.big_endian
-        for (key, dtype, direct), array in zip(plain, arrays, strict=True):
-            value = (
-                finish(array, dtype, big_endian=self.header.big_endian)
-                if swap or not direct or dtype.name == "bool"
-                else array
-            )
-            if out is not None and not direct:
-                out[key][...] = value
-                value = out[key]
-            results[key] = value
-        for key, entry, dtype in later:
+        for request, dtype, array in zip(requests, plain, arrays, strict=True):
+            results[request.key] = array
+            if self.header.big_endian or dtype.name == "bool" or dtype.name in SUB_BYTE:
+                results[request.key] = self._deliver(
+                    request.key, finish(array, dtype, big_endian=self.header.big_endian), out
+                )
+        for key, entry, dtype in opaque:
             if entry.slices:
-                value = self._assemble(key, entry, dtype, full_region(entry.shape or ()), verify=verify)
+                array = self._assemble(key, entry, dtype, full_region(entry.shape or ()), verify=verify)
             else:
-                value = self._read_opaque(key, entry, dtype, verify=verify)
-            if out is not None:
-                out[key][...] = value
-                value = out[key]
-            results[key] = value
+                array = self._read_opaque(key, entry, dtype, verify=verify)
+            results[key] = self._deliver(key, array, out)
         return results  # type: ignore[return-value]  # every key has its array by now
+
+    def _values(self, keys: list[str]) -> dict[str, bytes]:
+        """Return the stored entry of each key; raises `NotFoundError` for the first that is not there."""
+        found: dict[str, bytes] = {}
+        if len(keys) > 64 * len(self.table.handles):  # one pass over the index beats so many lookups
+            for raw, values in self.table.blocks():
+                found.update(zip(decode_keys(raw), values, strict=True))
+            found = {key: found[key] for key in keys if key and key[0] != "\0" and key in found}
+        for key in keys:
+            if key not in found:
+                value = self._value(key)
+                if value is None:
+                    raise no_such_key(self.path, key, self.keys())
+                found[key] = value
+        return found
+
+    def _head(self, entry: BundleEntry, dtype: DType, key: str) -> _Head:
+        shape = entry.shape or ()
+        return _Head(entry.enum, shape, dtype, stored_dtype(dtype), self._check_size(entry, dtype, key))
+
+    def _targets(
+        self,
+        requests: list[Request],
+        plain: list[DType],
+        opaque: list[tuple[str, BundleEntry, DType]],
+        out: Mapping[str, Array] | None,
+    ) -> list[Array | None] | None:
+        """Check the caller's arrays, all of them before anything is read, and return those that can be read into."""
+        if out is None:
+            return None
+        targets: list[Array | None] = []
+        for request, dtype in zip(requests, plain, strict=True):
+            target = out[request.key]
+            extents.check_target(target, dtype.numpy(), request.shape, self.path, request.key)
+            targets.append(None if dtype.name in SUB_BYTE else target)
+        for key, entry, dtype in opaque:
+            extents.check_target(out[key], dtype.numpy(), entry.shape or (), self.path, key)
+        return targets
+
+    def _deliver(self, key: str, value: Array, out: Mapping[str, Array] | None) -> Array:
+        """Copy a value that could not be read in place into the caller's array, if there is one."""
+        if out is None or out[key] is value:
+            return value
+        out[key][...] = value
+        return out[key]
 
     def view(self, key: str) -> Array:
         """Return a read-only array over the shard's map, unchecked; raises UnsupportedError ``spec.no-view``."""
