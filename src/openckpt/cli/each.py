@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterable
 
@@ -36,6 +35,8 @@ def run_for_each(paths: Iterable[str], work: Callable[[str], int], settings: Set
 
 def print_json(document: object) -> None:
     """Print one document on one line of ASCII: any name survives, whatever the encoding of stdout."""
+    import json
+
     sys.stdout.write(json.dumps(document) + "\n")
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _TEXT_COLUMNS = 2000
 """longest stretch of one string that is printed"""
+_WORTH_A_PICTURE = 16
+"""elements from which on a histogram is drawn"""
 
 
 @click.command("show", short_help="Show values, statistics and a histogram of tensors.")
@@ -103,9 +105,11 @@ def _print_tensor(screen: Screen, ckpt: CheckpointReader, key: str, array: Numbe
         screen.lines(_string_lines(screen, key, spec.dtype, array, values))
     else:
         statistics = compute_statistics(plain)
-        screen.line("  " + _statistics_text(statistics, absolute=plain.dtype.kind == "c"))
-        histogram = compute_histogram(plain, statistics)
-        if histogram is not None and statistics.count > 1:
+        if plain.ndim or not values:
+            screen.line("  " + _statistics_text(statistics, absolute=plain.dtype.kind == "c"))
+        # Fewer values than this are all printed below, and a picture of them says less.
+        histogram = compute_histogram(plain, statistics) if statistics.count >= _WORTH_A_PICTURE else None
+        if histogram is not None:
             screen.lines(_histogram_lines(screen, histogram, whole=plain.dtype.kind in "biu"))
         if values:
             screen.lines(_value_lines(screen, plain))

@@ -61,7 +61,12 @@ class Histogram:
 def widen(array: Numbers) -> Numbers:
     """Return the values in a type of numpy's own: exact, and the same array where it already has one."""
     wider = _WIDER.get(array.dtype.name)
-    return array if wider is None else array.astype(wider)
+    if wider is None:
+        return array
+    import numpy as np
+
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        return array.astype(wider)
 
 
 def is_numeric(array: Numbers) -> bool:
