@@ -8,13 +8,15 @@ Nothing is allocated for a run that was not compared with the size of its file w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, LimitError, MismatchError, UnsupportedError, Where
+from openckpt.errors import CheckpointError, LimitError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.extents import Request, check_target, read_arrays
 from openckpt.formats.spec import Extent, TensorSpec, no_such_key
+from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
@@ -22,8 +24,7 @@ if TYPE_CHECKING:
     from openckpt.formats.spec import Array
     from openckpt.storage.reading import ByteSource
 
-CHUNK = 16 << 20
-"""Bytes per read: large enough that the system call costs nothing, small enough to spread one tensor over threads."""
+_NUMPY_RANK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,9 @@ class FlatReader:
     format: str
     path: str
 
-    def __init__(self, path: str, sources: Sequence[ByteSource]) -> None:
+    def __init__(self, path: str, sources: Sequence[ByteSource], limits: Limits = DEFAULT_LIMITS) -> None:
         self.path = path
+        self._limits = limits
         self._sources = tuple(sources)
         self._specs: dict[str, TensorSpec] = {}
         self._runs: dict[str, Run] = {}
@@ -78,13 +80,7 @@ class FlatReader:
 
     def read(self, key: str, *, verify: bool = True) -> Array:
         """Return a new array with the value."""
-        spec = self.spec(key)
-        run = self._runs.get(key)
-        if run is None:
-            return self._read_other(key, spec, verify)
-        array = _new_array(spec, Where(self.path, key))
-        self._read_run(key, run, array, verify)
-        return array
+        return self.read_many((key,), verify=verify)[key]
 
     def view(self, key: str) -> Array:
         """Return a read-only array over the file's own bytes; raises UnsupportedError (``spec.no-view``)."""
@@ -98,17 +94,17 @@ class FlatReader:
                 raise self._refusal(key, spec)
             why = "it is not stored as one plain run of little-endian bytes"
             raise UnsupportedError("spec.no-view", Where(self.path, key), f"no view of this tensor: {why}")
-        dtype, shape = spec.numpy_dtype, spec.shape or ()
-        if run.nbytes == 0:
-            empty: Array = np.empty(shape, dtype)
-            empty.flags.writeable = False
-            return empty
+        shape = checked_shape(spec, Where(self.path, key))
         if run.source not in self._maps:
             self._maps[run.source] = self._sources[run.source].map()
         mapped = self._maps[run.source]
         if mapped is None:
             raise UnsupportedError("spec.no-view", Where(self.path, key), "the file cannot be mapped where it lies")
-        return np.frombuffer(mapped, dtype, spec.size, run.offset).reshape(shape)
+        array: Array = np.ndarray(
+            shape, spec.numpy_dtype, mapped if run.nbytes else b"", run.offset if run.nbytes else 0
+        )
+        array.flags.writeable = False
+        return array
 
     def read_many(
         self,
@@ -122,28 +118,22 @@ class FlatReader:
         import numpy as np
 
         wanted = list(dict.fromkeys(keys))
-        specs = {key: self.spec(key) for key in wanted}
         targets = out or {}
         for key in wanted:
-            if key in targets:
-                _check_target(targets[key], specs[key], Where(self.path, key))
+            spec = self.spec(key)
+            if key in targets and spec.dtype in BY_NAME:  # an unknown type is refused by the read itself
+                check_target(targets[key], spec.numpy_dtype, spec.shape or (), self.path, key)
+        plain = [key for key in wanted if key in self._runs]
+        arrays = self._read_runs(plain, [targets.get(key) for key in plain], threads, verify)
         result: dict[str, Array] = {}
-        jobs: list[Callable[[], None]] = []
         for key in wanted:
-            run = self._runs.get(key)
-            if run is None:
-                value = self._read_other(key, specs[key], verify)
-                if key in targets:
-                    np.copyto(targets[key], value)
-                    value = targets[key]
-                result[key] = value
+            if key in arrays:
+                result[key] = arrays[key]
                 continue
-            result[key] = array = targets[key] if key in targets else _new_array(specs[key], Where(self.path, key))
-            jobs += self._jobs(key, run, array, verify)
-        _run_all(jobs, threads)
-        for key in wanted:
-            if key in self._runs and result[key].dtype == np.bool_:
-                _make_bool_safe(result[key])
+            result[key] = value = self._read_other(key, self._specs[key], verify)
+            if key in targets:
+                np.copyto(targets[key], value)
+                result[key] = targets[key]
         return result
 
     def locate(self, key: str) -> tuple[Extent, ...]:
@@ -177,99 +167,73 @@ class FlatReader:
         where = Where(self.path, key)
         return UnsupportedError("spec.unknown-dtype", where, f"the data type {spec.dtype} is not known")
 
-    def _verify_run(self, key: str, run: Run, raw: memoryview) -> None:
+    def _verify_run(self, key: str, raw: memoryview) -> None:
         """Check the stored bytes of a whole tensor; formats without checksums have nothing to check."""
 
     # Reading runs.
 
-    def _read_run(self, key: str, run: Run, array: Array, verify: bool) -> None:
-        if run.fortran and array.ndim > 1:
-            self._read_fortran(key, run, array, verify)
-            return
-        raw = byte_view(array)
-        self._sources[run.source].read_into(run.offset, raw)
-        if verify:
-            self._verify_run(key, run, raw)
-        if run.big_endian:
-            array.byteswap(inplace=True)
-        if array.dtype.kind == "b":
-            _make_bool_safe(array)
+    def _read_runs(
+        self, keys: list[str], out: list[Array | None], threads: int | None, verify: bool
+    ) -> dict[str, Array]:
+        requests: list[Request] = []
+        targets: list[Array | None] = []
+        for key, target in zip(keys, out, strict=True):
+            run, spec = self._runs[key], self._specs[key]
+            shape = checked_shape(spec, Where(self.path, key))
+            turned = run.fortran and len(shape) > 1
+            stored = shape[::-1] if turned else shape
+            requests.append(Request(key, self._sources[run.source], run.offset, run.nbytes, spec.numpy_dtype, stored))
+            targets.append(None if turned else target)
+        arrays = read_arrays(requests, mismatch=_no_checksum, limits=self._limits, out=targets, threads=threads)
+        result: dict[str, Array] = {}
+        for key, target, array in zip(keys, out, arrays, strict=True):
+            result[key] = self._finish(key, target, array, verify)
+        return result
 
-    def _read_fortran(self, key: str, run: Run, array: Array, verify: bool) -> None:
+    def _finish(self, key: str, target: Array | None, array: Array, verify: bool) -> Array:
+        """Check the bytes that were read and turn them into the value: byte order, order of dimensions, honest bools."""
         import numpy as np
 
-        columns: Array = np.empty(array.shape[::-1], array.dtype)
-        self._read_run(key, Run(run.source, run.offset, run.nbytes, run.big_endian), columns, verify)
-        array[...] = columns.T
-
-    def _jobs(self, key: str, run: Run, array: Array, verify: bool) -> list[Callable[[], None]]:
-        whole = run.big_endian or (run.fortran and array.ndim > 1) or (verify and self._has_checksum(key))
-        if whole or run.nbytes <= 2 * CHUNK:
-            return [lambda: self._read_run(key, run, array, verify)]
-        raw, source = byte_view(array), self._sources[run.source]
-
-        def piece(start: int) -> Callable[[], None]:
-            return lambda: source.read_into(run.offset + start, raw[start : start + CHUNK])
-
-        return [piece(start) for start in range(0, run.nbytes, CHUNK)]
-
-    def _has_checksum(self, key: str) -> bool:
-        return False
+        run = self._runs[key]
+        if verify:
+            self._verify_run(key, byte_view(array))
+        if run.big_endian:
+            array.byteswap(inplace=True)
+        if array.dtype == np.bool_:
+            # any nonzero byte is true (formats 2.5); numpy misbehaves on a bool that is neither 0 nor 1
+            raw = array.reshape(-1).view(np.uint8)
+            np.minimum(raw, 1, out=raw)
+        if run.fortran and array.ndim > 1:
+            if target is None:
+                return np.ascontiguousarray(array.T)
+            target[...] = array.T
+            return target
+        return array
 
 
 def byte_view(array: Array) -> memoryview:
-    """Return the bytes of a C-contiguous array as a writable memoryview, for any dtype, ml_dtypes included."""
+    """Return the bytes of a C-contiguous array as a memoryview, for any dtype, ml_dtypes included."""
     import numpy as np
 
     # memoryview refuses dtypes that the buffer protocol cannot name (bfloat16), so look at them as bytes first.
-    return memoryview(array.reshape(-1).view(np.uint8).data)
+    return array.reshape(-1).view(np.uint8).data
 
 
-def _new_array(spec: TensorSpec, where: Where) -> Array:
-    import numpy as np
-
-    try:
-        return np.empty(spec.shape or (), spec.numpy_dtype)
-    except (MemoryError, ValueError) as error:
+def checked_shape(spec: TensorSpec, where: Where) -> tuple[int, ...]:
+    """Return the shape of a tensor that numpy can hold; raises `LimitError` for more dimensions or places than it has."""
+    shape = spec.shape or ()
+    places = spec.numpy_dtype.itemsize
+    for length in shape:
+        places *= max(length, 1)  # numpy counts an empty dimension as one here
+    if len(shape) > _NUMPY_RANK or places >= 1 << 63:
         raise LimitError(
-            "limits.exceeded", where, f"no memory for {spec.dtype} of shape {spec.shape}: {error}"
-        ) from None
-
-
-def _check_target(array: Array, spec: TensorSpec, where: Where) -> None:
-    if spec.dtype not in BY_NAME:
-        return  # the read itself refuses, with the better message
-    if array.dtype != spec.numpy_dtype or array.shape != spec.shape:
-        raise MismatchError(
-            "spec.bad-target",
+            "limits.exceeded",
             where,
-            "the array given for the result does not fit",
-            expected=f"{spec.dtype} {spec.shape}",
-            found=f"{array.dtype} {array.shape}",
+            f"NumPy has no arrays of shape {list(shape[:8])}{' ...' if len(shape) > 8 else ''}",
+            fix="the tensor can be listed but not read",
         )
-    if not (array.flags.c_contiguous and array.flags.writeable):
-        raise MismatchError("spec.bad-target", where, "the array given for the result is not writable and C-contiguous")
+    return shape
 
 
-def _make_bool_safe(array: Array) -> None:
-    """Any nonzero byte is true (formats 2.5); numpy misbehaves on a bool that is neither 0 nor 1."""
-    import numpy as np
-
-    raw = array.reshape(-1).view(np.uint8)
-    if raw.size and raw.max() > 1:
-        np.minimum(raw, 1, out=raw)
-
-
-def _run_all(jobs: Sequence[Callable[[], None]], threads: int | None) -> None:
-    import os
-
-    count = min(len(jobs), threads or min(4, os.cpu_count() or 1))
-    if count <= 1:
-        for job in jobs:
-            job()
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(count) as pool:
-        for done in [pool.submit(job) for job in jobs]:
-            done.result()
+def _no_checksum(request: Request, computed: int) -> CheckpointError:
+    raise AssertionError("these formats keep no CRC-32C")

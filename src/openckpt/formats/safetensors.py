@@ -188,8 +188,8 @@ class SafetensorsReader(FlatReader):
 
     format = "safetensors"
 
-    def __init__(self, path: str, sources: tuple[ByteSource, ...]) -> None:
-        super().__init__(path, sources)
+    def __init__(self, path: str, sources: tuple[ByteSource, ...], limits: Limits = DEFAULT_LIMITS) -> None:
+        super().__init__(path, sources, limits)
         self.metadata: dict[str, str] = {}
         """``__metadata__`` of the file (of the first file that has one, when there are many)"""
         self._index: tuple[str, ...] = ()
@@ -243,7 +243,7 @@ def open_safetensors(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS
     except BaseException:
         source.close()
         raise
-    reader = SafetensorsReader(store.display(path), (source,))
+    reader = SafetensorsReader(store.display(path), (source,), limits)
     reader.metadata = dict(header.metadata)
     for key, (spec, offset) in header.tensors.items():
         reader._add(key, spec, 0, offset)
@@ -307,7 +307,7 @@ def _open_sharded(store: Store, path: str, limits: Limits) -> SafetensorsReader:
                 opened[name] = (len(sources) - 1, read_header(source, limits))
             except FormatError as error:
                 errors[name] = error
-        reader = SafetensorsReader(index.path, tuple(sources))
+        reader = SafetensorsReader(index.path, tuple(sources), limits)
     except BaseException:
         for source in sources:
             source.close()
