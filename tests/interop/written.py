@@ -65,8 +65,9 @@ def assert_reads_as_tensorflow(tf: Any, prefix: str) -> dict[str, np.ndarray]:
             assert list(ckpt.specs[key].shape) == shapes[key]
             read[key] = ckpt[key]
             if dtypes[key] != tf.variant:  # TensorFlow's Python reader cannot return one
-                expected = np.asarray(reader.get_tensor(key))
-                assert_same_array(read[key], np.array(expected, object) if dtypes[key] == tf.string else expected)
+                expected = reader.get_tensor(key)  # bytes for a scalar string: numpy would strip its last zeros
+                expected = np.array(expected, object) if dtypes[key] == tf.string else np.asarray(expected)
+                assert_same_array(read[key], expected)
     return read
 
 
