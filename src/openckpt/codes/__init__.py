@@ -29,6 +29,7 @@ from openckpt.codes import (
     spec,
     storage,
     table,
+    torch,
     v1,
 )
 from openckpt.codes.code import Code
@@ -36,7 +37,7 @@ from openckpt.errors import Where
 
 _AREAS = (
     archive, bundle, detect, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors, savedmodel,
-    slices, spec, storage, table, v1,
+    slices, spec, storage, table, torch, v1,
 )  # fmt: skip
 
 CATALOGUE: dict[str, Code] = {name: code for area in _AREAS for name, code in area.CODES.items()}

@@ -78,6 +78,10 @@ class HDF5Reader(FlatReader):
         if plain and dataset.dtype in BY_NAME:
             self._runs[key] = Run(shard, dataset.offset or 0, dataset.nbytes or 0, dataset.big_endian)
 
+    def add_problem(self, problem: Problem) -> None:
+        """Take in something wrong around the weights, for `validate` to report."""
+        self._problems.append(problem)
+
     def _add_missing(self, name: str, groups: Sequence[str]) -> None:
         """Take in a shard that is not there: one finding, and one key that cannot be read for each group it should hold."""
         message = f"{name}, which the index names, is not there"
@@ -155,14 +159,15 @@ def open_hdf5(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, isola
 def open_hdf5_source(source: ByteSource, *, limits: Limits = DEFAULT_LIMITS, isolated: bool = False) -> HDF5Reader:
     """Open an HDF5 file whose bytes are at hand; the reader owns ``source`` from here on, also when this raises."""
     try:
-        report = _inspect(source, limits, isolated)
+        report = inspect_source(source, limits=limits, isolated=isolated)
         return HDF5Reader(source.path, (source,), (report,), limits=limits, isolated=isolated)
     except BaseException:
         source.close()
         raise
 
 
-def _inspect(source: ByteSource, limits: Limits, isolated: bool) -> HDF5Report:
+def inspect_source(source: ByteSource, *, limits: Limits, isolated: bool) -> HDF5Report:
+    """Return the report of a file that could be opened; raises the fatal problem of any other."""
     report = inspect_hdf5_in_child(source, limits=limits) if isolated else inspect_hdf5(source, limits=limits)
     if report.fatal is not None:
         raise report.fatal.error(source.path)
@@ -217,7 +222,7 @@ def _open_sharded(store: Store, path: str, limits: Limits, isolated: bool) -> HD
             except (FileNotFoundError, IsADirectoryError):
                 missing.append(name)
                 continue
-            reports.append(_inspect(sources[-1], limits, isolated))
+            reports.append(inspect_source(sources[-1], limits=limits, isolated=isolated))
         reader = HDF5Reader(index.path, sources, reports, limits=limits, isolated=isolated)
     except BaseException:
         for source in sources:
