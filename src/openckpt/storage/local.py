@@ -1,14 +1,16 @@
 """The local file system: positioned reads (`pread`, `preadv`) on one descriptor, maps on request.
 
-Linux and macOS use the descriptor's positioned reads, which need no lock and survive a fork. Where the system has none
-(Windows) reads take a lock around seek and read.
+Positioned reads need no lock, share no file position, and work on both sides of a fork (Linux and macOS; Windows has none).
+A descriptor is closed when the last read on it is over: were it closed under a read in another thread, its number could
+already belong to another file, and the read would return that file's bytes.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat as stat_bits
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from openckpt.errors import CorruptionError, Where
 from openckpt.storage.reading import Buffer, ByteSource, FileStat, Kind
@@ -27,25 +29,51 @@ def _kind(mode: int) -> Kind:
     return "dir" if stat_bits.S_ISDIR(mode) else "other"
 
 
-class LocalFile:
-    """One open local file; see `ByteSource`."""
+class _Descriptor:
+    """A file descriptor that closes itself when nobody refers to it any more."""
 
-    __slots__ = ("_fd", "_identity", "_map", "path", "size")
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
+        _close(self.number)
+
+
+class LocalFile:
+    """One open local file; see `ByteSource`.
+
+    Raises:
+        FileNotFoundError: there is none, or no file can have this name (a NUL in it).
+        IsADirectoryError, OSError: a directory; a FIFO, device or socket; whatever the system says.
+    """
+
+    __slots__ = ("_descriptor", "_identity", "_map", "path", "size")
 
     def __init__(self, path: str) -> None:
         # O_NONBLOCK: opening a FIFO that somebody called ckpt.index must fail, not wait for a writer.
-        flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        fd = os.open(path, flags)
-        status = os.fstat(fd)
+        try:
+            descriptor = _Descriptor(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        except ValueError:
+            raise FileNotFoundError(errno.ENOENT, "no file can have this name", path) from None
+        status = os.fstat(descriptor.number)
+        if stat_bits.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "Is a directory", path)
         if not stat_bits.S_ISREG(status.st_mode):
-            os.close(fd)
-            kind = IsADirectoryError(21, "Is a directory", path)
-            raise kind if stat_bits.S_ISDIR(status.st_mode) else OSError(22, "not a regular file", path)
-        self._fd = fd
+            raise OSError(errno.EINVAL, "not a regular file", path)
+        self._descriptor: _Descriptor | None = descriptor
         self._map: memoryview | None = None
         self.path = path
         self.size = status.st_size
         self._identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def _held(self) -> _Descriptor:
+        # The caller keeps the descriptor in a local variable: that is what holds it open during a read.
+        held = self._descriptor
+        if held is None:
+            raise OSError(errno.EBADF, "the file was closed", self.path)
+        return held
 
     def _short(self, offset: int, wanted: int, got: int) -> CorruptionError:
         return CorruptionError(
@@ -60,18 +88,19 @@ class LocalFile:
         """Return exactly ``size`` bytes from ``offset``."""
         if offset < 0 or size < 0 or offset + size > self.size:
             raise self._short(offset, size, max(0, self.size - offset))
-        data = os.pread(self._fd, size, offset)
+        held = self._held()
+        data = os.pread(held.number, size, offset)
         if len(data) == size:
             return data
         # One call may return less: a signal, or the kernel's cap of 2 GiB - 4 KiB.
         buffer = bytearray(size)
         buffer[: len(data)] = data
-        self._fill(memoryview(buffer)[len(data) :], offset + len(data))
+        self._fill(held, memoryview(buffer)[len(data) :], offset + len(data))
         return bytes(buffer)
 
-    def _fill(self, view: memoryview, offset: int) -> None:
+    def _fill(self, held: _Descriptor, view: memoryview, offset: int) -> None:
         while view.nbytes:
-            got = os.preadv(self._fd, [view], offset)
+            got = os.preadv(held.number, [view], offset)
             if got == 0:
                 raise self._short(offset, view.nbytes, 0)
             view, offset = view[got:], offset + got
@@ -82,58 +111,59 @@ class LocalFile:
         size = view.nbytes
         if offset < 0 or offset + size > self.size:
             raise self._short(offset, size, max(0, self.size - offset))
-        got = os.preadv(self._fd, [buffer], offset)
+        held = self._held()
+        got = os.preadv(held.number, [buffer], offset)
         if got != size:
-            self._fill(view.cast("B")[got:], offset + got)
+            self._fill(held, view.cast("B")[got:], offset + got)
 
     def read_into_many(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Fill several buffers one after the other from ``offset``."""
+        held = self._held()
         for start in range(0, len(buffers), _IOV_MAX):
             part = buffers[start : start + _IOV_MAX]
             size = sum(memoryview(b).nbytes for b in part)
             if offset < 0 or offset + size > self.size:
                 raise self._short(offset, size, max(0, self.size - offset))
-            got = os.preadv(self._fd, part, offset)
+            got = os.preadv(held.number, part, offset)
             if got != size:
                 for buffer in part:  # rare: read each again on its own
-                    view = memoryview(buffer).cast("B")
-                    self._fill(view, offset)
+                    view = memoryview(buffer)
+                    if view.nbytes:  # a view with a zero in its shape cannot be cast
+                        self._fill(held, view.cast("B"), offset)
                     offset += view.nbytes
             else:
                 offset += size
 
     def map(self) -> memoryview | None:
         """Return the whole file as a read-only memoryview, or None for an empty file."""
-        if self._map is None:  # one map serves every view: each would hold a descriptor of its own
+        whole = self._map
+        if whole is None:  # one map serves every view: each would hold a descriptor of its own
             import mmap
 
-            whole = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ) if self.size else b""
-            self._map = memoryview(whole)
-        return self._map
+            held = self._held()
+            try:
+                whole = memoryview(mmap.mmap(held.number, self.size, access=mmap.ACCESS_READ) if self.size else b"")
+            except ValueError:  # the file is shorter than it was
+                raise self._short(0, self.size, os.fstat(held.number).st_size) from None
+            self._map = whole
+        return whole
 
     def unchanged(self) -> bool:
         """Return whether size, time and inode still are those of the open, and the name still leads here."""
         try:
             now = os.stat(self.path)
-            held = os.fstat(self._fd)
+            opened = os.fstat(self._held().number)
         except OSError:
             return False
         mine = self._identity
         return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) == mine == (
-            held.st_dev, held.st_ino, held.st_size, held.st_mtime_ns,
+            opened.st_dev, opened.st_ino, opened.st_size, opened.st_mtime_ns,
         )  # fmt: skip
 
     def close(self) -> None:
-        """Close the descriptor."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        try:
-            self.close()
-        except (AttributeError, OSError):
-            pass
+        """Let go of the descriptor; a read that is under way in another thread ends first."""
+        self._descriptor = None
+        self._map = None
 
 
 class LocalStore:
@@ -156,7 +186,7 @@ class LocalStore:
             if isinstance(error, ValueError) or error.errno in _NOT_A_NAME:
                 return None
             raise
-        return _file_stat(os.path.basename(path), path, own)
+        return _file_stat(os.path.basename(path.rstrip("/")), path, own)
 
     def scan(self, path: str) -> list[FileStat]:
         """Return what lies directly in a directory; names that vanish meanwhile are left out."""
@@ -186,7 +216,7 @@ class LocalStore:
         return path
 
 
-_NOT_A_NAME = {36, 63, 40, 62}  # ENAMETOOLONG and ELOOP on Linux and macOS: no file can be there
+_NOT_A_NAME = {errno.ENAMETOOLONG, errno.ELOOP}  # no file can be there
 
 
 def _file_stat(name: str, path: str, own: os.stat_result) -> FileStat:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 
 from openckpt.errors import CorruptionError, Where
@@ -35,8 +36,10 @@ class MemorySource:
 
     def read_into(self, offset: int, buffer: Buffer) -> None:
         """Fill ``buffer`` from ``offset``."""
-        target = memoryview(buffer).cast("B")
-        target[:] = self._slice(offset, target.nbytes)
+        target = memoryview(buffer)
+        data = self._slice(offset, target.nbytes)
+        if data.nbytes:  # a view with a zero in its shape cannot be cast
+            target.cast("B")[:] = data
 
     def read_into_many(self, offset: int, buffers: Sequence[Buffer]) -> None:
         """Fill several buffers one after the other."""
@@ -65,26 +68,40 @@ class MemoryStore:
 
     def open(self, path: str) -> ByteSource:
         """Open one of the files."""
-        if path not in self._files:
-            raise FileNotFoundError(2, "No such file", self.display(path))
-        return MemorySource(self.display(path), self._files[path])
+        data = self._files.get(path)
+        if data is None:
+            if self.stat(path) is not None:
+                raise IsADirectoryError(errno.EISDIR, "Is a directory", self.display(path))
+            raise FileNotFoundError(errno.ENOENT, "No such file", self.display(path))
+        return MemorySource(self.display(path), data)
 
     def stat(self, path: str) -> FileStat | None:
         """Return what ``path`` is; every prefix of a path that ends at a "/" is a directory."""
         path = path.rstrip("/")
         name = path.rpartition("/")[2]
         if path in self._files:
-            return FileStat(name, path, "file", len(self._files[path]))
+            return FileStat(name, path, "file", memoryview(self._files[path]).nbytes)
         if not path or any(other.startswith(path + "/") for other in self._files):
             return FileStat(name, path, "dir", 0)
         return None
 
     def scan(self, path: str) -> list[FileStat]:
         """Return what lies directly in a directory."""
-        prefix = path.rstrip("/") + "/" if path else ""
-        children = {other[len(prefix) :].partition("/")[0] for other in self._files if other.startswith(prefix)}
-        stats = (self.stat(prefix + child) for child in children)
-        return [stat for stat in stats if stat is not None]
+        own = self.stat(path)
+        if own is None:
+            raise FileNotFoundError(errno.ENOENT, "No such directory", self.display(path))
+        if own.kind != "dir":
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", self.display(path))
+        prefix = own.path + "/" if own.path else ""
+        found: dict[str, FileStat] = {}
+        for other, data in self._files.items():
+            if other.startswith(prefix):
+                name, slash, _ = other[len(prefix) :].partition("/")
+                if not slash:
+                    found[name] = FileStat(name, other, "file", memoryview(data).nbytes)
+                else:
+                    found.setdefault(name, FileStat(name, prefix + name, "dir", 0))
+        return list(found.values())
 
     def expect(self, paths: Sequence[str]) -> None:
         """Nothing to prepare."""
