@@ -1,0 +1,150 @@
+"""What lies beside the checkpoints of a directory: temporary files, stale shards, graphs without values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from openckpt.doctor.scene import Scene, quoted, read_small, shown
+from openckpt.findings import Finding, make_finding
+from openckpt.formats.names import is_manifest_temp
+from openckpt.opening.grouping import Group, Listing
+from openckpt.storage import FileStat, Store
+
+_COMPARED_BYTES = 16 << 20
+
+
+def check_leftovers(scene: Scene) -> list[Finding]:
+    """Return the findings about what interrupted saves left in a directory (formats 9, rows 26 and 27)."""
+    findings = []
+    for stat in sorted(scene.listing.leftovers, key=lambda stat: stat.name):
+        if stat.kind == "dir":
+            findings.append(_working_directory(scene, stat))
+        else:
+            what = "manifest" if is_manifest_temp(stat.name) else "file of a checkpoint"
+            findings.append(
+                make_finding(
+                    "run.leftover-file",
+                    scene.store.display(stat.path),
+                    f"a {what} that was never finished ({stat.size} bytes)",
+                )
+            )
+    return findings
+
+
+def part_names(store: Store, stat: FileStat) -> list[str]:
+    """Return the names inside a save's working directory (``PREFIX_temp``), sorted; none where it cannot be read."""
+    try:
+        return sorted(entry.name for entry in store.scan(stat.path))
+    except OSError:
+        return []
+
+
+def _working_directory(scene: Scene, stat: FileStat) -> Finding:
+    names = part_names(scene.store, stat)
+    message = f"working directory of a save, {len(names)} files in it" if names else "empty working directory of a save"
+    return make_finding("run.leftover-parts", scene.store.display(stat.path), message)
+
+
+def check_stale_shards(scene: Scene) -> list[Finding]:
+    """Return one finding per prefix with data files of another shard count beside its own (formats 9, row 36)."""
+    by_prefix: dict[str, list[FileStat]] = {}
+    for stat in scene.listing.stale_shards:
+        by_prefix.setdefault(stat.name.rpartition(".data-")[0], []).append(stat)
+    findings = []
+    for prefix, stats in sorted(by_prefix.items()):
+        total = sum(stat.size for stat in stats)
+        places = [scene.store.display(stat.path) for stat in stats]
+        findings.append(
+            make_finding(
+                "run.stale-shards",
+                places[0],
+                f"{shown([stat.name for stat in stats])}: {len(stats)} data files ({total} bytes) that the index of {prefix!r} does not name",
+                fix=f"rm {' '.join(map(quoted, places))}",
+            )
+        )
+    return findings
+
+
+def check_orphan_metas(scene: Scene) -> list[Finding]:
+    """Return a finding for meta graphs whose checkpoint is not here, all of them together."""
+    metas = scene.listing.orphan_metas
+    if not metas:
+        return []
+    first = scene.store.display(metas[0].path)
+    names = shown([stat.name for stat in metas])
+    return [
+        make_finding(
+            "run.meta-only",
+            first,
+            f"graphs without values: {names}",
+            severity="error" if not scene.listing.groups else "note",
+        )
+    ]
+
+
+def check_same_names(scene: Scene) -> list[Finding]:
+    """Return notes where one name means two things: a file and a prefix, or the manifest and a prefix."""
+    findings = []
+    prefixes = {group.name: group for group in scene.listing.groups if group.index is not None}
+    for name in sorted(prefixes.keys() & {group.name for group in scene.listing.groups if group.index is None}):
+        other = next(group for group in scene.listing.groups if group.name == name and group.index is None)
+        findings.append(
+            make_finding(
+                "run.same-name", scene.show(other), f"both a {other.format} file and the prefix of a checkpoint"
+            )
+        )
+    what = "both the manifest and the prefix of a checkpoint"
+    both = sorted(prefixes.keys() & scene.listing.manifests.keys())
+    return findings + [make_finding("run.manifest-is-prefix", scene.show(prefixes[name]), what) for name in both]
+
+
+def renamed_copy(listing: Listing, missing: str) -> FileStat | None:
+    """Return a file that looks like ``missing`` under a name that a browser or an editor made of it, or None."""
+    for stat in (*listing.others, *listing.archives):
+        if stat.name.startswith(missing) and stat.name[len(missing) :].lower() in _ADDED:
+            return stat
+        stem, dot, suffix = missing.rpartition(".")
+        if dot and stat.name in (f"{stem} (1).{suffix}", f"{stem}(1).{suffix}", f"{missing} (1)"):
+            return stat
+    return None
+
+
+_ADDED = (".txt", ".bin", ".download", ".html", ".bak", ".old", ".crdownload", ".part", " (1)", "(1)", ".1")
+
+
+def check_same_bytes(scene: Scene) -> list[Finding]:
+    """Return notes for steps that hold the same bytes.
+
+    The index of a V2 checkpoint holds the checksum of every tensor, so equal indexes mean equal values; other formats are
+    compared whole, when their sizes are equal and below 16 MiB.
+    """
+    by_sizes: dict[tuple[int, ...], list[Group]] = {}
+    for group in scene.listing.groups:
+        if group.complete and group.step is not None:
+            by_sizes.setdefault((len(group.shards), *(stat.size for stat in _witnesses(group))), []).append(group)
+    findings: list[Finding] = []
+    for candidates in by_sizes.values():
+        first_of: dict[bytes, Group] = {}
+        for group in candidates if len(candidates) > 1 else ():
+            digest = _digest(scene.store, _witnesses(group))
+            first = group if digest is None else first_of.setdefault(digest, group)
+            if first is not group:
+                message = f"the same values, byte for byte, as {first.name!r}"
+                findings.append(make_finding("run.same-bytes", scene.show(group), message))
+    return findings
+
+
+def _witnesses(group: Group) -> tuple[FileStat, ...]:
+    return group.shards if group.index is None else (group.index,)
+
+
+def _digest(store: Store, stats: Sequence[FileStat]) -> bytes | None:
+    import hashlib
+
+    digest = hashlib.blake2b(digest_size=16)
+    for stat in stats:
+        data = read_small(store, stat.path, _COMPARED_BYTES)
+        if data is None:
+            return None
+        digest.update(data)
+    return digest.digest()

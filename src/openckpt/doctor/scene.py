@@ -1,0 +1,82 @@
+"""What a check looks at: one directory with its names grouped, and how thoroughly to look."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from openckpt.errors import CheckpointError
+from openckpt.findings import Progress
+from openckpt.formats.names import parse_v1_shard_name
+from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.opening.grouping import Group, Listing
+from openckpt.storage import Store
+
+_SHOWN = 3
+_STEP = re.compile(r"-(-?\d+)\Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One directory under examination.
+
+    Attributes:
+        store: where it lies.
+        listing: its names, grouped.
+        quick: whether tensor data stays unread.
+        limits: caps against hostile files.
+        progress: told about long work.
+        is_export: whether this is the ``variables`` of a SavedModel, which has neither manifest nor meta graphs.
+    """
+
+    store: Store
+    listing: Listing
+    quick: bool = False
+    limits: Limits = DEFAULT_LIMITS
+    progress: Progress | None = None
+    is_export: bool = False
+
+    @property
+    def directory(self) -> str:
+        """The directory as shown to people; "." for the current one."""
+        return self.store.display(self.listing.directory) or "."
+
+    def path(self, name: str) -> str:
+        """Return the path of a name in this directory, as shown to people."""
+        return self.store.display(self.store.join(self.listing.directory, name))
+
+    def show(self, group: Group) -> str:
+        """Return the prefix of a group as shown to people."""
+        return self.store.display(group.prefix)
+
+
+def shown(names: Sequence[str]) -> str:
+    """Return the first three names, quoted, and how many more there are."""
+    text = ", ".join(map(repr, names[:_SHOWN]))
+    return text + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def quoted(path: str) -> str:
+    """Return a path quoted for the shell; one that starts with "-" is made to start with "./"."""
+    return shlex.quote(f"./{path}" if path.startswith("-") else path)
+
+
+def stem_of(group: Group) -> str:
+    """Return the name without its step: what the saves of one run have in common."""
+    part = parse_v1_shard_name(group.name)
+    name = group.name if part is None else part[0]
+    return _STEP.sub("-", name) if group.step is not None else name
+
+
+def read_small(store: Store, path: str, most: int) -> bytes | None:
+    """Return the bytes of a file, None where it is larger than ``most`` or cannot be read."""
+    try:
+        source = store.open(path)
+        try:
+            return source.read_at(0, source.size) if source.size <= most else None
+        finally:
+            source.close()
+    except (CheckpointError, OSError):
+        return None

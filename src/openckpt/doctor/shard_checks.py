@@ -1,0 +1,275 @@
+"""Why the files of a V2 checkpoint are not what its index says: missing, renamed, replaced, mangled, or of another step."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+
+from openckpt.doctor.content import compressed, find_replacement
+from openckpt.doctor.damage import text_mode_growth
+from openckpt.doctor.leftovers import part_names, renamed_copy
+from openckpt.doctor.loss import data_end, merge_losses
+from openckpt.doctor.mixing import find_true_step, read_counter
+from openckpt.doctor.scene import Scene, quoted, read_small, shown, stem_of
+from openckpt.errors import CheckpointError, Where
+from openckpt.findings import Finding, finding_of, make_finding
+from openckpt.formats.detect import detect
+from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name, step_of
+from openckpt.formats.spec import Extent, TensorReader
+from openckpt.formats.sstable import MAGIC_BYTES, Table
+from openckpt.opening.grouping import Group
+from openckpt.storage import ByteSource, FileStat
+from openckpt.storage.memory import MemorySource
+
+_CRC_CODES = frozenset({"bundle.crc-mismatch", "bundle.string-lengths", "bundle.variant"})
+_SUSPICIOUS = _CRC_CODES | {"bundle.data-truncated", "bundle.unused-bytes"}
+_INDEX_BYTES = 64 << 20
+
+
+# ------------------------------------------------------------------------------------------------------------ the index
+
+
+def check_missing_index(scene: Scene, group: Group) -> list[Finding]:
+    """Return why there are data files but no index (formats 9, rows 8, 26 and 41), and how to get one."""
+    name = group.name + INDEX_SUFFIX
+    place = scene.path(name)
+    here = shown([stat.name for stat in group.shards])
+    for stat in scene.listing.directories:
+        if stat.name == name:
+            return [make_finding("run.index-unreadable", place, "a directory lies under the name of the index")]
+    for stat in scene.listing.others:
+        if stat.name == name:
+            what = "a link to nothing" if stat.link else "not a regular file"
+            return [make_finding("run.index-unreadable", place, f"{what} lies under the name of the index")]
+    copy = renamed_copy(scene.listing, name)
+    if copy is not None:
+        fix = f"mv {quoted(scene.store.display(copy.path))} {quoted(place)}"
+        return [make_finding("run.index-missing", place, f"the index is missing; {copy.name!r} may be it", fix=fix)]
+    recoverable = _recoverable(scene, group, place)
+    if recoverable is not None:
+        return [recoverable]
+    return [make_finding("run.index-missing", place, f"the index is missing; its data is here: {here}")]
+
+
+def _recoverable(scene: Scene, group: Group, place: str) -> Finding | None:
+    """Return the finding for a save that broke off before its index was in place, where the pieces still are."""
+    for stat in scene.listing.leftovers:
+        if stat.kind == "file" and stat.name.startswith(f"{group.name}{INDEX_SUFFIX}.tempstate"):
+            path = scene.store.display(stat.path)
+            fix = f"cp {quoted(path)} {quoted(place)} && openckpt doctor {quoted(scene.show(group))}"
+            return make_finding(
+                "run.index-recoverable", place, f"the index is missing; {stat.name!r} was to become it", fix=fix
+            )
+        if stat.kind == "dir" and stat.name == f"{group.name}_temp":
+            parts = [
+                name
+                for name in part_names(scene.store, stat)
+                if name.startswith("part-") and name.endswith(INDEX_SUFFIX)
+            ]
+            if parts:
+                message = f"the index is missing; the working directory {stat.name!r} still holds {shown(parts)}"
+                return make_finding(
+                    "run.index-recoverable", place, message, fix=_from_parts(scene, group, stat, parts, place)
+                )
+    return None
+
+
+def _from_parts(scene: Scene, group: Group, stat: FileStat, parts: Sequence[str], place: str) -> str | None:
+    # The merge of a single part changes nothing in its index: one writer, one shard, the same entries (formats 2.11).
+    if len(parts) != 1 or len(group.shards) != 1 or group.num_shards != 1:
+        return None
+    part = scene.store.display(scene.store.join(stat.path, parts[0]))
+    return f"cp {quoted(part)} {quoted(place)} && openckpt doctor {quoted(scene.show(group))}"
+
+
+def explain_unreadable(scene: Scene, group: Group, error: CheckpointError) -> list[Finding]:
+    """Return what is wrong with an index, or a checkpoint of one file, that does not open (formats 9, rows 13 to 15, 25).
+
+    The error alone where nothing better is known; a better explanation stands before it.
+    """
+    known = finding_of(error)
+    main = group.index or (group.shards[0] if len(group.shards) == 1 else None)
+    if main is None or group.format not in ("bundle-v2", "table-v1"):
+        return [known]
+    data = read_small(scene.store, main.path, _INDEX_BYTES)
+    better = None if not data else _explain_table(data, scene.store.display(main.path))
+    if better is None:
+        return [known]
+    return [better] if better.code == known.code else [better, known]
+
+
+def _explain_table(data: bytes, place: str) -> Finding | None:
+    end = data.rfind(MAGIC_BYTES) + len(MAGIC_BYTES)
+    if len(MAGIC_BYTES) <= end < len(data) and _is_table(data[:end], place):
+        kept = quoted(f"{place}.damaged")
+        fix = f"mv {quoted(place)} {kept} && head -c {end} {kept} > {quoted(place)}"
+        message = f"{len(data) - end} bytes follow the end of the table, which is whole without them"
+        return make_finding("detect.trailing-junk", Where(place, offset=end), message, fix=fix)
+    pairs = data.count(b"\r\n")
+    if pairs and _is_table(data.replace(b"\r\n", b"\n"), place):
+        return make_finding("detect.text-damaged", place, f"{pairs} line feeds have got a carriage return before them")
+    found = detect(MemorySource(place, data))
+    return compressed(found, place) if found.kind in ("gz", "bz2", "xz") else None
+
+
+def _is_table(data: bytes, place: str) -> bool:
+    try:
+        return all(True for _ in Table(MemorySource(place, data)).items())
+    except CheckpointError:
+        return False
+
+
+# ------------------------------------------------------------------------------------------------------------ the shards
+
+
+def explain_shards(scene: Scene, group: Group, reader: TensorReader, found: Sequence[Finding]) -> Iterator[Finding]:
+    """Return what happened to data files that are missing or do not hold what the index says.
+
+    Args:
+        scene: the directory.
+        group: the checkpoint's files.
+        reader: open over them.
+        found: what `reader.validate` said.
+    """
+    yield from _check_renamed(scene, group, found)
+    files = {scene.store.display(stat.path): stat for stat in group.shards}
+    unexplained: list[Finding] = []
+    for path in dict.fromkeys(finding.where.path for finding in found if finding.code in _SUSPICIOUS):
+        stat = files.get(path)
+        if stat is None:
+            continue
+        about = [finding for finding in found if finding.where.path == path and finding.code in _SUSPICIOUS]
+        finding = _explain_content(scene, stat, reader, about)
+        if finding is not None:
+            yield finding
+        elif all(other.code in _CRC_CODES for other in about):
+            unexplained += about
+    if unexplained:
+        yield from _check_mixed_steps(scene, group, reader, unexplained)
+
+
+def _explain_content(scene: Scene, stat: FileStat, reader: TensorReader, about: Sequence[Finding]) -> Finding | None:
+    """Return what lies in a data file instead of tensors, or None where nothing explains it."""
+    try:
+        source = scene.store.open(stat.path)
+    except (CheckpointError, OSError):
+        return None
+    try:
+        return _explain_bytes(source, reader, about)
+    except (CheckpointError, OSError):
+        return None  # it shrank under us
+    finally:
+        source.close()
+
+
+def _explain_bytes(source: ByteSource, reader: TensorReader, about: Sequence[Finding]) -> Finding | None:
+    lost = merge_losses(about)
+    instead = find_replacement(source)
+    if instead is not None:
+        return instead.with_lost(lost)
+    end = data_end(reader, source.path)
+    grown = text_mode_growth(source, end)
+    if grown is not None and source.size > end:
+        message = f"every line feed byte has a carriage return before it, {grown} of them"
+        found, expected = f"{source.size} bytes", f"{end} bytes"
+        return make_finding("detect.text-damaged", source.path, message, found=found, expected=expected, lost=lost)
+    return None
+
+
+def _check_renamed(scene: Scene, group: Group, found: Sequence[Finding]) -> Iterator[Finding]:
+    """Compare the missing data files with those that lie here under other counts or with a suffix (formats 9, row 10)."""
+    if any(finding.code == "bundle.shard-count" for finding in found) and group.header_shards is not None:
+        moves = [(stat.name, shard_name(group.name, _shard_id(stat), group.header_shards)) for stat in group.shards]
+        message = f"the index counts {group.header_shards} data files, the names on the disk say {group.num_shards}"
+        yield make_finding(
+            "run.shards-renamed", scene.show(group), message, severity="warning", fix=_moves(scene, moves)
+        )
+        return
+    missing = [finding.where.path for finding in found if finding.code == "bundle.shard-missing"]
+    if not missing:
+        return
+    strays = {}
+    for stat in scene.listing.orphan_shards:
+        parsed = parse_shard_name(stat.name)
+        if parsed is not None and parsed[0] == group.name:
+            strays[parsed[1]] = stat
+    moves = []
+    for path in missing:
+        name = posixpath.basename(path)
+        parsed = parse_shard_name(name)
+        copy = renamed_copy(scene.listing, name)
+        stray = copy if copy is not None or parsed is None else strays.get(parsed[1])
+        if stray is not None:
+            moves.append((stray.name, name))
+    if moves:
+        message = f"{shown([name for _, name in moves])} missing, but {shown([name for name, _ in moves])} here"
+        yield make_finding("run.shards-renamed", missing[0], message, fix=_moves(scene, moves))
+
+
+def _shard_id(stat: FileStat) -> int:
+    parsed = parse_shard_name(stat.name)
+    return 0 if parsed is None else parsed[1]
+
+
+def _moves(scene: Scene, moves: Sequence[tuple[str, str]]) -> str:
+    return " && ".join(f"mv {quoted(scene.path(old))} {quoted(scene.path(new))}" for old, new in moves[:20])
+
+
+# ------------------------------------------------------------------------------------------------------- another step's
+
+
+def _check_mixed_steps(
+    scene: Scene, group: Group, reader: TensorReader, failed: Sequence[Finding]
+) -> Iterator[Finding]:
+    """Say whose data this is, when sizes fit and checksums do not (formats 9, row 24)."""
+    keys = list(dict.fromkeys(finding.where.key for finding in failed if finding.where.key is not None))
+    place = failed[0].where.path
+    lost = merge_losses(failed)
+    true_step = _true_step(scene, group, reader, keys)
+    if true_step is not None:
+        message = f"the data is that of {true_step!r}, the index is not: {len(keys)} of {len(reader)} tensors differ"
+        yield make_finding("run.mixed-steps", place, message, lost=lost)
+        return
+    counter = read_counter(reader)
+    named = step_of(group.name)
+    if counter is not None and counter[0] in keys and named is not None and counter[1] != named:
+        message = f"the data says step {counter[1]}, the index is of step {named}: {len(keys)} of {len(reader)} tensors differ"
+        yield make_finding(
+            "run.mixed-steps", Where(place, counter[0]), message, found=counter[1], expected=named, lost=lost
+        )
+    elif len(keys) > 1 and 2 * len(keys) >= len(reader):
+        message = f"{len(keys)} of {len(reader)} tensors have the right size and another checksum"
+        yield make_finding("run.mixed-steps", place, message, lost=lost)
+
+
+def _true_step(scene: Scene, group: Group, reader: TensorReader, keys: Sequence[str]) -> str | None:
+    from openckpt.doctor.checkpoint_checks import target_of
+    from openckpt.opening.opener import open_target
+
+    paths = {scene.store.display(stat.path): stat.path for stat in group.shards}
+
+    def read(extent: Extent) -> bytes:
+        source = scene.store.open(paths[extent.path])
+        try:
+            return source.read_at(extent.offset, extent.nbytes)
+        finally:
+            source.close()
+
+    def siblings() -> Iterator[tuple[str, TensorReader]]:
+        for other in scene.listing.groups:
+            if (
+                other.format == "bundle-v2"
+                and other.index is not None
+                and other is not group
+                and stem_of(other) == stem_of(group)
+            ):
+                try:
+                    sibling = open_target(target_of(scene, other), limits=scene.limits)
+                except (CheckpointError, OSError):
+                    continue
+                try:
+                    yield other.name, sibling
+                finally:
+                    sibling.close()
+
+    return find_true_step(reader, keys, siblings(), read)
