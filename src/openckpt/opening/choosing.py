@@ -82,7 +82,7 @@ def locate_entry(store: Store, listing: Listing, entry: str, *, limits: Limits =
     a link to a directory); any other is taken by its last name.
     """
     name = entry_name(entry)
-    subdirectory = _inside(store, listing.directory, entry)
+    subdirectory = inside(home_of(store, listing.directory), entry)
     if subdirectory is None:
         return Entry(entry, _find(listing, name), outside=True, by_name=True)
     path = listing.directory
@@ -100,16 +100,19 @@ def locate_entry(store: Store, listing: Listing, entry: str, *, limits: Limits =
     return Entry(entry, _find(below, name))
 
 
-def _absolute(store: Store, directory: str) -> str:
+def home_of(store: Store, directory: str) -> str:
+    """Return the absolute path of a manifest's directory, for `inside`."""
     return os.path.abspath(directory) if isinstance(store, LocalStore) else posixpath.normpath("/" + directory)
 
 
-def _inside(store: Store, directory: str, entry: str) -> tuple[str, ...] | None:
-    """Return the subdirectories between ``directory`` and the entry, or None where the entry leads out of it."""
+def inside(home: str, entry: str) -> tuple[str, ...] | None:
+    """Return the subdirectories between the directory ``home`` and an entry, or None where the entry leads out of it."""
+    parent, slash, _ = entry.rpartition("/")
+    if not slash and "\\" not in entry:
+        return ()
     if is_windows_entry(entry) or "://" in entry:
         return None
-    home = _absolute(store, directory)
-    parent = posixpath.normpath(posixpath.join(home, posixpath.dirname(entry)))
+    parent = posixpath.normpath(posixpath.join(home, parent or slash))
     if parent == home:
         return ()
     below = home.rstrip("/") + "/"
@@ -118,12 +121,14 @@ def _inside(store: Store, directory: str, entry: str) -> tuple[str, ...] | None:
 
 def _find(listing: Listing, name: str) -> Group | None:
     # TensorFlow looks for NAME.index first, so a manifest that names example.h5f means the prefix, not the HDF5 file.
-    found = sorted(listing.named(name), key=lambda group: _TF_ORDER.get(group.format, 2))
-    if not found:
-        part = parse_v1_shard_name(name)
-        if part is not None and part[2] == 1:
-            found = list(listing.named(v1_shard_name(part[0], 0, 1)))
+    found = sorted(listing.named(group_name(name)), key=lambda group: _TF_ORDER.get(group.format, 2))
     return found[0] if found else None
+
+
+def group_name(entry_name_: str) -> str:
+    """Return the `Group.name` that the last part of an entry means: a pattern of one shard is called by its file."""
+    part = parse_v1_shard_name(entry_name_)
+    return v1_shard_name(part[0], 0, 1) if part is not None and part[2] == 1 else entry_name_
 
 
 _TF_ORDER = {"bundle-v2": 0, "table-v1": 1}
@@ -199,7 +204,11 @@ def by_scan(listing: Listing, why_not_manifest: str) -> Choice | None:
             else "the only complete checkpoint"
         )
         return Choice(latest, "scan", f"{why_not_manifest}; a scan found {latest.name!r}, {what}")
-    listable = [group for group in listing.groups if group.index is not None and group.damage is None]
+    listable = [
+        group
+        for group in listing.groups
+        if group.format == "bundle-v2" and group.index is not None and group.damage is None
+    ]
     if listable:
         latest = max(listable, key=latest_key)
         missing = what_is_missing(latest)

@@ -15,8 +15,7 @@ index. That the bytes inside are right is for the reader and the doctor to prove
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
 from openckpt.errors import CheckpointError, LimitError
@@ -33,107 +32,32 @@ from openckpt.formats.names import (
     v1_shard_name,
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.opening.listing import Group, Listing, what_is_missing
 from openckpt.opening.sniffing import (
     archive_suffix,
     could_be_checkpoint,
     could_be_manifest,
     is_manifest_text,
     promises_checkpoint,
+    read_shard_map,
+    shard_map_format,
     sniff_file,
     sniff_index,
 )
 from openckpt.storage import FileStat, Store
 
+__all__ = [
+    "Group",
+    "Listing",
+    "group_directory",
+    "group_names",
+    "group_single_file",
+    "reads_in_place",
+    "what_is_missing",
+]
+
 _MISSING_SHOWN = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """The files of one checkpoint in one directory.
-
-    Attributes:
-        prefix: path in the store that opens it: the prefix of a V2 checkpoint, the file of any other, the
-            ``NAME-?????-of-NNNNN`` pattern of a sharded V1 checkpoint.
-        name: the last part of the prefix; "" for the empty prefix (``.index``).
-        format: ``bundle-v2 table-v1 hdf5 keras-v3 safetensors npz``.
-        step: the number at the end of the name, or None.
-        index: the index of a V2 checkpoint; None for other formats, or where it is missing.
-        shards: the data files that are there, in order; the file itself for other formats.
-        extras: what belongs to it without being needed to read it: the meta graph.
-        missing: names of files that are needed and not there, the first 100 of them.
-        num_missing: how many they are.
-        num_shards: how many shards the checkpoint has; None where nothing says.
-        header_shards: what the index says, where that differs from the one whole set of shards on the disk (the files
-            win, formats 2.11).
-        complete: whether every file is there and the index is one.
-        damage: why the index, or the only file, cannot be read.
-    """
-
-    prefix: str
-    name: str
-    format: str
-    step: int | None = None
-    index: FileStat | None = None
-    shards: tuple[FileStat, ...] = ()
-    extras: tuple[FileStat, ...] = ()
-    missing: tuple[str, ...] = ()
-    num_missing: int = 0
-    num_shards: int | None = None
-    header_shards: int | None = None
-    complete: bool = True
-    damage: CheckpointError | OSError | None = field(default=None, compare=False)
-
-    @property
-    def files(self) -> tuple[FileStat, ...]:
-        """Every file that is there: index, shards, extras."""
-        return (*(() if self.index is None else (self.index,)), *self.shards, *self.extras)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all its files."""
-        return sum(stat.size for stat in self.files)
-
-    @property
-    def mtime_ns(self) -> int:
-        """When the checkpoint was finished: the time of its index, or of its newest file."""
-        if self.index is not None:
-            return self.index.mtime_ns
-        return max((stat.mtime_ns for stat in self.shards), default=0)
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """What lies in one directory, sorted by what it means for checkpoints.
-
-    Attributes:
-        directory: path in the store.
-        groups: the checkpoints, by name and step.
-        manifests: ``checkpoint`` and every other file that reads like one (a manifest renamed to ``checkpoint.txt``).
-        leftovers: what interrupted saves left: ``.tempstate`` files, ``checkpoint.tmp...``, ``_temp`` directories.
-        orphan_shards: data files that no index claims.
-        orphan_metas: meta graphs without a checkpoint.
-        stale_shards: data files of another count beside a whole checkpoint of the same prefix.
-        archives: files whose name says archive.
-        others: every other file.
-        directories: subdirectories (``_temp`` leftovers aside); those that are links have ``.link`` set.
-        saved_model: whether this is the directory of a SavedModel.
-    """
-
-    directory: str
-    groups: tuple[Group, ...] = ()
-    manifests: Mapping[str, FileStat] = field(default_factory=dict)
-    leftovers: tuple[FileStat, ...] = ()
-    orphan_shards: tuple[FileStat, ...] = ()
-    orphan_metas: tuple[FileStat, ...] = ()
-    stale_shards: tuple[FileStat, ...] = ()
-    archives: tuple[FileStat, ...] = ()
-    others: tuple[FileStat, ...] = ()
-    directories: tuple[FileStat, ...] = ()
-    saved_model: bool = False
-
-    def named(self, name: str) -> tuple[Group, ...]:
-        """Return the groups of this name; more than one where a file and a prefix share it."""
-        return tuple(group for group in self.groups if group.name == name)
+_RESCANS = 8
 
 
 def group_directory(
@@ -150,8 +74,32 @@ def group_directory(
 
     Raises:
         OSError: the directory cannot be read; that of a single file becomes the `Group.damage` of its checkpoint.
+
+    Safe beside a trainer that saves and sweeps in this directory: what looks broken is looked at again.
     """
-    return group_names(store, directory, store.scan(directory), limits=limits, read_contents=read_contents)
+    for _ in range(_RESCANS):
+        listing = group_names(store, directory, store.scan(directory), limits=limits, read_contents=read_contents)
+        if not _is_moving(store, listing):
+            break
+    return listing
+
+
+def _is_moving(store: Store, listing: Listing) -> bool:
+    """Return whether what looks broken is only a trainer at work: the names were read before it was done.
+
+    A scan is no snapshot: it may show an index that was swept since, or miss the data file that came before the index.
+    """
+    for group in listing.groups:
+        if group.complete:
+            continue
+        for name in group.missing:
+            if store.stat(store.join(listing.directory, name)) is not None:
+                return True
+        for stat in group.files:
+            now = store.stat(stat.path)
+            if now is None or now.identity != stat.identity:
+                return True
+    return False
 
 
 def group_names(
@@ -170,7 +118,10 @@ def group_names(
 
 def reads_in_place(store: Store) -> bool:
     """Return whether a few bytes of a file cost a few bytes: not so in a compressed tar, which is unpacked from its start."""
-    return not str(getattr(store, "format", "")).startswith("tar.")
+    return str(getattr(store, "format", "")) not in _UNPACKED
+
+
+_UNPACKED = frozenset("tar.gz tar.bz2 tar.xz gz bz2 xz".split())
 
 
 class _Grouping:
@@ -183,6 +134,7 @@ class _Grouping:
         self.v1_shards: dict[tuple[str, int], dict[int, FileStat]] = {}
         self.metas: dict[str, FileStat] = {}
         self.singles: list[FileStat] = []
+        self.shard_maps: list[FileStat] = []
         self.manifests: dict[str, FileStat] = {}
         self.groups: list[Group] = []
         self.leftovers: list[FileStat] = []
@@ -201,6 +153,8 @@ class _Grouping:
         for (prefix, count), files in sorted(self.v1_shards.items()):
             if self._group_v1_shards(prefix, count, files):
                 claimed.add(prefix)
+        for stat in self.shard_maps:
+            self._group_shard_map(stat)
         for stat in self.singles:
             if self._group_single(stat):
                 claimed.add(stat.name)
@@ -242,6 +196,8 @@ class _Grouping:
             self.v1_shards.setdefault((part[0], part[2]), {})[part[1]] = stat
         elif archive_suffix(name):
             self.archives.append(stat)
+        elif shard_map_format(name) is not None:
+            self.shard_maps.append(stat)
         else:
             self.singles.append(stat)
 
@@ -360,6 +316,36 @@ class _Grouping:
             return False
         return any(sniff_file(self.store, files[i], self.limits).format == "table-v1" for i in sorted(files)[:2])
 
+    def _group_shard_map(self, stat: FileStat) -> None:
+        """Weights of Keras or safetensors in several files, listed by a JSON index."""
+        format_ = shard_map_format(stat.name)
+        assert format_ is not None
+        names: tuple[str, ...] = ()
+        damage: CheckpointError | OSError | None = None
+        if self.read_contents:
+            try:
+                names = read_shard_map(self.store, stat, format_, self.limits)
+            except (CheckpointError, OSError) as error:
+                damage = error
+        wanted = set(names)
+        shards = [single for single in self.singles if single.name in wanted]
+        self.singles = [single for single in self.singles if single.name not in wanted]
+        missing = wanted - {shard.name for shard in shards}
+        self.groups.append(
+            Group(
+                prefix=stat.path,
+                name=stat.name,
+                format=format_,
+                index=stat,
+                shards=tuple(sorted(shards, key=lambda shard: shard.name)),
+                missing=_some(name for name in names if name in missing),
+                num_missing=len(missing),
+                num_shards=len(names) or None,
+                complete=not missing and damage is None,
+                damage=damage,
+            )
+        )
+
     def _group_single(self, stat: FileStat) -> bool:
         group = self._single(stat)
         if group is not None:
@@ -424,14 +410,3 @@ def _order(group: Group) -> tuple[str, int, str, str]:
     step = -1 << 70 if group.step is None else group.step
     stem = group.name if group.step is None else group.name.rpartition("-")[0].removesuffix("-")
     return (stem, step, group.name, group.format)
-
-
-def what_is_missing(group: Group) -> str:
-    """Return in a few words why a group is not complete, for people."""
-    if group.damage is not None:
-        return group.damage.message if isinstance(group.damage, CheckpointError) else str(group.damage)
-    if not group.num_missing:
-        return "nothing is missing"
-    shown = ", ".join(group.missing[:3])
-    more = group.num_missing - min(3, len(group.missing))
-    return f"{shown} missing" + (f" and {more} more" if more > 0 else "")

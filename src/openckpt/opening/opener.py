@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 
-from openckpt.errors import CheckpointError, ConflictError, PathNotFoundError
+from openckpt.errors import CheckpointError, ConflictError, CorruptionError, PathNotFoundError
 from openckpt.findings import Progress
+from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.formats.spec import TensorReader
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.reader import CheckpointReader
@@ -76,7 +77,12 @@ def open_target(target: Target, *, limits: Limits = DEFAULT_LIMITS) -> TensorRea
         case "bundle-v2":
             from openckpt.formats.bundle import open_bundle
 
-            return open_bundle(store, path, limits=limits)
+            try:
+                return open_bundle(store, path, limits=limits)
+            except CorruptionError as error:
+                if error.code in ("table.bad-magic", "table.too-short"):
+                    _raise_what_it_is(target, error)
+                raise
         case "table-v1":
             from openckpt.formats.v1 import open_v1
 
@@ -98,3 +104,16 @@ def open_target(target: Target, *, limits: Limits = DEFAULT_LIMITS) -> TensorRea
 
             return open_npz(store, path, limits=limits)
     raise AssertionError(f"no reader for {target.format!r}")
+
+
+def _raise_what_it_is(target: Target, error: CorruptionError) -> None:
+    """Raise the error that names what lies under the name of an index (a git-lfs pointer, an error page), if it is known."""
+    from openckpt.opening.sniffing import what_it_is
+
+    source = target.store.open(target.path + INDEX_SUFFIX)
+    try:
+        better = what_it_is(source)
+    finally:
+        source.close()
+    if better is not None:
+        raise better from error

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from openckpt.errors import CorruptionError, LimitError, PathNotFoundError, UnsupportedError
+from openckpt.errors import CorruptionError, FormatError, LimitError, PathNotFoundError, UnsupportedError
 from openckpt.findings import Progress
 from openckpt.formats.names import (
     INDEX_SUFFIX,
@@ -199,6 +199,8 @@ def _enter_archive(store: Store, stat: FileStat, context: _Context) -> tuple[Sto
 
 
 def _resolve_file(store: Store, path: str, stat: FileStat, context: _Context) -> Target:
+    from openckpt.opening.sniffing import shard_map_format
+
     directory, name = store.split(path)
     if is_tempstate(name):
         raise CorruptionError("path.unfinished", store.display(path), "a file that its writer never finished")
@@ -208,15 +210,24 @@ def _resolve_file(store: Store, path: str, stat: FileStat, context: _Context) ->
         return Target(store, prefix, "bundle-v2", how, _literal_sibling(store, prefix))
     if name in ("saved_model.pb", "saved_model.pbtxt"):
         return _resolve_directory(store, directory, context)
+    sharded = shard_map_format(name)
+    if sharded is not None:
+        return Target(store, path, sharded, How("file", f"the index of {_FORMAT_WORDS[sharded]} in several files"))
     siblings = (store.display(path + INDEX_SUFFIX),) if _is_file(store, path + INDEX_SUFFIX) else ()
     try:
         target = _resolve_content(store, path, stat, context)
-    except UnsupportedError as error:
-        if not siblings or error.code != "path.not-a-checkpoint":
+    except FormatError as error:
+        if not siblings or error.code not in _NOTHING_LIKE_A_CHECKPOINT:
             raise
         reason = f"the prefix of a checkpoint; the file {store.display(path)!r} is not one"
         return Target(store, path, "bundle-v2", How("prefix", reason))
     return replace(target, siblings=tuple(dict.fromkeys((*target.siblings, *siblings))))
+
+
+# Files that happen to share the name of a prefix. A stub or an error page is not among them: it stands for a checkpoint.
+_NOTHING_LIKE_A_CHECKPOINT = frozenset(
+    "path.not-a-checkpoint detect.unknown detect.text detect.json detect.foreign detect.graph".split()
+)
 
 
 def _prefix_of_member(store: Store, path: str, name: str) -> str | None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from openckpt.errors import CheckpointError, CorruptionError, UnsupportedError, Where
+from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
 from openckpt.formats.bundle.header import header_of, parse_header, table_kind
-from openckpt.formats.sstable import MAGIC_BYTES, Table
+from openckpt.formats.detect import Detected, detect, refusal_of
+from openckpt.formats.sstable import Table
 from openckpt.limits import Limits
 from openckpt.storage import ByteSource, FileStat, Store
 
@@ -24,6 +25,9 @@ _PROMISES = {
 # Suffixes under which programs have saved checkpoints of one file without a promise.
 _MAYBE = frozenset("model weights tf sess save sav chkpt ckp cpkt params bin dat data v1".split())
 _WORD = re.compile(r"[A-Za-z_]+\d?")  # .py .json .mp4: the suffix of some known other kind of file
+_FORMATS = {"hdf5": "hdf5", "keras": "keras-v3", "safetensors": "safetensors", "npz": "npz"}
+_ARCHIVES = frozenset("zip tar tar.gz tar.bz2 tar.xz mag gz bz2 xz".split())
+_STAND_INS = frozenset("lfs-pointer html xml empty zeros table-cut table-trailing-junk text-damaged gz zip".split())
 _HEADER_HEAD = b"\0\0"  # the first entry of an index: shared 0, length of the empty key 0
 
 
@@ -69,6 +73,35 @@ def could_be_checkpoint(name: str) -> bool:
     if suffix.lower() in _PROMISES or suffix.lower() in _MAYBE:
         return True
     return _WORD.fullmatch(suffix) is None and ".tfevents." not in name
+
+
+def shard_map_format(name: str) -> str | None:
+    """Return the format of a checkpoint whose files are listed in a JSON index of this name, or None."""
+    if name.endswith(".weights.json"):
+        return "hdf5"
+    return "safetensors" if name.endswith(".safetensors.index.json") else None
+
+
+def read_shard_map(store: Store, stat: FileStat, format_: str, limits: Limits) -> tuple[str, ...]:
+    """Return the names of the files that a JSON index lists.
+
+    Raises:
+        CorruptionError, UnsafeError, LimitError, OSError: it cannot be read, or names files elsewhere.
+    """
+    source = store.open(stat.path)
+    try:
+        limits.check("json_bytes", source.size, source.path, "the size of the index")
+        data = source.read_at(0, source.size)
+        where = source.path
+    finally:
+        source.close()
+    if format_ == "hdf5":
+        from openckpt.formats.keras_h5 import parse_shard_map
+
+        return tuple(dict.fromkeys(name for names in parse_shard_map(data, where).values() for name in names))
+    from openckpt.formats.safetensors import parse_weight_map
+
+    return tuple(dict.fromkeys(parse_weight_map(data, where).values()))
 
 
 def could_be_manifest(name: str) -> bool:
@@ -121,11 +154,17 @@ def _sniff_table(source: ByteSource, limits: Limits) -> Sniffed:
 
 
 def _was_an_index(source: ByteSource) -> bool:
+    """Return whether what is no table may stand for an index: its head, or a stub or page left in its place."""
     try:
-        head = source.read_at(0, min(source.size, 64))
+        return source.size == 0 or source.read_at(0, 2) == _HEADER_HEAD or detect(source).kind in _STAND_INS
     except (OSError, CheckpointError):
         return True
-    return not head or head.startswith((_HEADER_HEAD, b"version https://git-lfs", b"\x1f\x8b", b"<"))
+
+
+def what_it_is(source: ByteSource) -> CheckpointError | None:
+    """Return the error that names a file which is no index (a git-lfs pointer, an error page); None where it may be one."""
+    found = detect(source)
+    return None if found.kind in ("table", "unknown") else refusal_of(found, source.path)
 
 
 def sniff_file(store: Store, stat: FileStat, limits: Limits) -> Sniffed:
@@ -143,25 +182,31 @@ def sniff_file(store: Store, stat: FileStat, limits: Limits) -> Sniffed:
 
 
 def _sniff_content(source: ByteSource, limits: Limits) -> Sniffed:
-    size = source.size
-    head = source.read_at(0, min(size, 256))
-    if size >= 48 and source.read_at(size - 8, 8) == MAGIC_BYTES:
+    found = detect(source)
+    if found.kind in _FORMATS:
+        return Sniffed(_FORMATS[found.kind])
+    if found.kind == "manifest":
+        return Sniffed(manifest=True)
+    if found.kind in _ARCHIVES:
+        return Sniffed(archive=True)
+    if found.kind == "table":
         table = _sniff_table(source, limits)
         if table.format == "table-v1":
             return table
         raise UnsupportedError(
             "path.renamed-index", source.path, "the index of a V2 checkpoint, under a name without .index"
         )
-    if head.startswith(b"\x89HDF\r\n\x1a\n"):
-        return Sniffed("hdf5")
-    if head.startswith(b"PK\x03\x04"):
-        member = head[30 : 30 + int.from_bytes(head[26:28], "little")]
-        if member in (b"metadata.json", b"config.json", b"model.weights.h5"):
-            return Sniffed("keras-v3")
-        if member.endswith(b".npy"):
-            return Sniffed("npz")
-    if size > 10 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
-        return Sniffed("safetensors")
-    if _looks_like_manifest(head):
-        return Sniffed(manifest=True)
-    raise UnsupportedError("path.not-a-checkpoint", source.path, "not a checkpoint of any kind that openckpt knows")
+    if found.kind in ("torch-zip", "torch-pickle", "pickle"):
+        raise _unsafe(source, found, limits)
+    raise refusal_of(found, source.path) or UnsupportedError(
+        "path.not-a-checkpoint", source.path, f"not a checkpoint: this is {found.detail}"
+    )
+
+
+def _unsafe(source: ByteSource, found: Detected, limits: Limits) -> UnsafeError:
+    from openckpt.formats.torch_archive import describe_torch, refuse_torch
+
+    torch = describe_torch(source, limits=limits)
+    if torch is not None:
+        return refuse_torch(source, torch)
+    return UnsafeError(found.code or "detect.pickle", source.path, f"this is {found.detail}", fix=found.fix)

@@ -206,10 +206,7 @@ class TensorFlowReader:
             NotFoundError: no such tensor.
         """
         array = self.checkpoint[_as_text(tensor_str)]
-        if array.shape:
-            return array
-        scalar: np.generic | bytes = array[()]
-        return scalar
+        return array if array.shape else array[()]
 
     def debug_string(self) -> bytes:
         """Return one line ``name (DT_TYPE) [shape]`` for each tensor, in table order; partitioned tensors as a whole."""
