@@ -18,9 +18,9 @@ CODES: dict[str, Code] = {
         "error", "The bytes of the member are not those that its data type and shape need.", _AGAIN
     ),
     "npz.void": Code(
-        "error",
+        "warning",
         "NumPy forgot the data type when it saved (bfloat16 and float8 become raw bytes of the same size), so it must be given.",
-        "numpy.load({path})[{key}].view(ml_dtypes.bfloat16), or the type that it was",
+        "numpy.load(path)[key].view(ml_dtypes.bfloat16), or whichever type of this size it was",
     ),
     "npz.text": Code("error", "A text element holds a number that is no character.", _AGAIN),
     "npz.not-an-archive": Code("error", "The file is not a zip archive, and so no .npz file.", "head -c 200 {path}"),

@@ -170,6 +170,9 @@ class FlatReader:
     def _verify_run(self, key: str, raw: memoryview) -> None:
         """Check the stored bytes of a whole tensor; formats without checksums have nothing to check."""
 
+    def _done_with(self, key: str) -> None:
+        """Hear that a tensor was read, to let go of what was unpacked for it."""
+
     # Reading runs.
 
     def _read_runs(
@@ -188,6 +191,7 @@ class FlatReader:
         result: dict[str, Array] = {}
         for key, target, array in zip(keys, out, arrays, strict=True):
             result[key] = self._finish(key, target, array, verify)
+            self._done_with(key)
         return result
 
     def _finish(self, key: str, target: Array | None, array: Array, verify: bool) -> Array:
