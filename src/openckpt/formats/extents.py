@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -258,11 +258,17 @@ def _read_runs(
             first.source.read_into(first.offset, arena.data[:nbytes])
         return arena
 
-    arenas = _ahead(fetch, runs) if pipelined else map(fetch, runs)
-    for run, arena in zip(runs, arenas, strict=True):
-        _cut(requests, run, arena, results, mismatch)
-        if reuse:
-            spare.put(arena)
+    arenas = _ahead(fetch, runs) if pipelined else (fetch(run) for run in runs)
+    try:
+        for run, arena in zip(runs, arenas, strict=True):
+            _cut(requests, run, arena, results, mismatch)
+            if reuse:
+                spare.put(arena)
+    finally:
+        if reuse:  # after an error the other thread may still wait for memory; what it reads is thrown away
+            for _ in range(3):
+                spare.put(np.empty(size, np.uint8))
+        arenas.close()
 
 
 def _run_end(requests: Sequence[Request], run: list[int]) -> int:
@@ -270,7 +276,7 @@ def _run_end(requests: Sequence[Request], run: list[int]) -> int:
     return max([requests[number].offset + requests[number].nbytes for number in run])
 
 
-def _ahead(fetch: Callable[[_In], _Out], items: Sequence[_In]) -> Iterator[_Out]:
+def _ahead(fetch: Callable[[_In], _Out], items: Sequence[_In]) -> Generator[_Out, None, None]:
     """Yield ``fetch(item)`` of each item, computed up to two items ahead on another thread."""
     ready: queue.Queue[tuple[_Out | None, BaseException | None]] = queue.Queue(maxsize=2)
     stop = threading.Event()

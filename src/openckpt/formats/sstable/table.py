@@ -154,24 +154,18 @@ class Table:
 
     def validate(self) -> Iterator[Finding]:
         """Yield what is wrong with the file's structure apart from the data blocks' contents (`salvage_blocks`)."""
+        regions = [*self.handles, self._index]
         if self.metaindex is not None:
+            where = Where(self.path, offset=self.metaindex.offset)
             try:
-                block = self._load(self.metaindex)
-                end, _ = restarts_of(block, Where(self.path, offset=self.metaindex.offset))
+                end, _ = restarts_of(self._load(self.metaindex), where)
+                regions.append(self.metaindex)
                 if end:
-                    yield make_finding(
-                        "table.metaindex",
-                        Where(self.path, offset=self.metaindex.offset),
-                        "the metaindex block is not empty",
-                    )
+                    yield make_finding("table.metaindex", where, "the metaindex block is not empty")
             except CorruptionError as error:
-                yield make_finding(
-                    "table.metaindex",
-                    self._footer_where,
-                    f"the metaindex block, which nothing reads, is damaged: {error.message}",
-                )
-        regions = sorted([*self.handles, self._index, *([self.metaindex] if self.metaindex else [])])
-        for before, after in pairwise(regions):
+                what = f"the metaindex block, which nothing reads, is damaged: {error.message}"
+                yield make_finding("table.metaindex", self._footer_where, what)
+        for before, after in pairwise(sorted(regions)):
             if before.offset + before.size + TRAILER_BYTES > after.offset:
                 yield make_finding(
                     "table.blocks-overlap",
