@@ -29,7 +29,6 @@ from openckpt.codes import (
     spec,
     storage,
     table,
-    torch,
     v1,
 )
 from openckpt.codes.code import Code
@@ -37,7 +36,7 @@ from openckpt.errors import Where
 
 _AREAS = (
     archive, bundle, detect, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors, savedmodel,
-    slices, spec, storage, table, torch, v1,
+    slices, spec, storage, table, v1,
 )  # fmt: skip
 
 CATALOGUE: dict[str, Code] = {name: code for area in _AREAS for name, code in area.CODES.items()}
