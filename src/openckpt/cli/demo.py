@@ -75,7 +75,7 @@ def _print_case(screen: Screen, case: Case, report: Report) -> None:
     screen.line(f"{screen.style(printable(report.path), 'bold')}  {screen.style(*state)}")
     screen.paragraph("", case.summary, indent=2, text_style="dim")
     findings = [finding for finding in report.all_findings() if finding.severity != "note"]
-    findings.sort(key=lambda finding: finding.severity != "error")
+    findings.sort(key=lambda finding: (finding.code != case.code, finding.severity != "error"))
     for finding in findings[:1]:
         print_finding(screen, finding)
     if len(findings) > 1:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from openckpt.findings import Finding
 
 _INDENT = 11
+_MORE_OF_A_CODE = 3
 NO_PATH_CODES = frozenset({"path.not-found", "storage.refused"})
 """Findings about the path itself that are exit code 4: it is not there, or the system refused."""
 
@@ -62,8 +63,7 @@ def exit_code_of_report(report: Report) -> int:
 def print_report(screen: Screen, report: Report, *, verbose: bool = False) -> None:
     """Print one report: the verdict, the findings of the path, then those of each checkpoint."""
     screen.line(f"{screen.style(printable(report.path), 'bold')}  {_verdict(screen, report)}")
-    for finding in report.findings:
-        print_finding(screen, finding, verbose=verbose)
+    print_findings(screen, report.findings, verbose=verbose)
     for checkpoint in report.checkpoints:
         _print_checkpoint(screen, checkpoint, alone=len(report.checkpoints) == 1, verbose=verbose)
     screen.line()
@@ -97,8 +97,7 @@ def _print_checkpoint(screen: Screen, checkpoint: CheckpointReport, *, alone: bo
         if not alone or checkpoint.findings
         else f"  {printable(checkpoint.prefix)} {screen.style(f'({kind}{step})', 'dim')}"
     )
-    for finding in checkpoint.findings:
-        print_finding(screen, finding, verbose=verbose)
+    print_findings(screen, checkpoint.findings, verbose=verbose)
 
 
 def _state(checkpoint: CheckpointReport) -> tuple[str, Style]:
@@ -107,6 +106,33 @@ def _state(checkpoint: CheckpointReport) -> tuple[str, Style]:
     if any(finding.severity == "warning" for finding in checkpoint.findings):
         return "suspect", "warning"
     return "whole", "good"
+
+
+def print_findings(screen: Screen, findings: Iterable[Finding], *, verbose: bool = False) -> None:
+    """Print findings, those of one code together: the first one whole, a few more in a line each, the rest counted."""
+    by_code: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        by_code.setdefault((finding.severity, finding.code), []).append(finding)
+    for group in by_code.values():
+        print_finding(screen, group[0], verbose=verbose)
+        rest = group[1:]
+        if verbose:
+            for finding in rest:
+                print_finding(screen, finding, verbose=True)
+            continue
+        for finding in rest[:_MORE_OF_A_CODE]:
+            screen.paragraph("", f"also {_again(finding, group[0])}", indent=_INDENT, text_style="dim")
+        if len(rest) > _MORE_OF_A_CODE:
+            text = f"and {len(rest) - _MORE_OF_A_CODE:,} more of this code; --verbose shows all"
+            screen.paragraph("", text, indent=_INDENT, text_style="dim")
+
+
+def _again(finding: Finding, first: Finding) -> str:
+    """Return what differs from the ``first`` finding of the same code: the key and offset in one file, or the place."""
+    place = str(finding.where)
+    if finding.where.path == first.where.path and finding.where.key is not None:
+        place = place.removeprefix(f"{printable(finding.where.path)} (").removesuffix(")")
+    return place if finding.message == first.message else f"{place}: {printable(finding.message)}"
 
 
 def print_finding(screen: Screen, finding: Finding, *, verbose: bool = False) -> None:
@@ -120,17 +146,15 @@ def print_finding(screen: Screen, finding: Finding, *, verbose: bool = False) ->
     screen.paragraph(f"  {finding.severity}", message, indent=_INDENT, label_style=finding.severity)
     if finding.severity == "note" and not verbose:
         return
-    rows: list[tuple[str, str, Style]] = [("where", _place(finding), ""), ("cause", finding.cause, "")]
+    rows: list[tuple[str, str, Style]] = [("where", str(finding.where), ""), ("cause", finding.cause, "")]
     if finding.lost is not None:
         rows.append(("lost", _loss(finding.lost.tensors, finding.lost.parameters, finding.lost.of_parameters), ""))
     if finding.fix is not None:
         rows.append(("fix", finding.fix, "good"))
     for label, text, style in rows:
-        screen.paragraph(f"    {label}", printable(text), indent=_INDENT, text_style=style)
-
-
-def _place(finding: Finding) -> str:
-    return str(finding.where)
+        # A command stays on one line, however long: it is there to be copied.
+        wrap = label in ("cause", "lost")
+        screen.paragraph(f"    {label}", printable(text), indent=_INDENT, text_style=style, wrap=wrap)
 
 
 def _loss(tensors: Sequence[str], parameters: int, of_parameters: int) -> str:
@@ -138,12 +162,3 @@ def _loss(tensors: Sequence[str], parameters: int, of_parameters: int) -> str:
     names = names_text(iter(tensors), len(tensors))
     what = f"{count_text(len(tensors), 'tensor')}, {parameters:,} of {count_text(of_parameters, 'parameter')}{share}"
     return f"{what}: {names}" if tensors else what
-
-
-def worst_of(findings: Iterable[Finding]) -> Finding | None:
-    """Return the first finding of the worst severity that is more than a note, or None."""
-    for severity in ("error", "warning"):
-        for finding in findings:
-            if finding.severity == severity:
-                return finding
-    return None

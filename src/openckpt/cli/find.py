@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -11,24 +12,29 @@ from openckpt.cli.each import print_json, run_for_each
 from openckpt.cli.progress import progress_bar
 from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen, Style
-from openckpt.cli.text import count_text, pad, shorten, size_text
+from openckpt.cli.text import count_text, names_text, pad, shorten, size_text
 from openckpt.errors import printable
 
 if TYPE_CHECKING:
     from openckpt.finding import FoundCheckpoint
+    from openckpt.findings import Finding
 
-_HEAD = ("format", "step", "size", "files")
-_WIDTHS = (12, 9, 9, 5)
+_HEAD = ("format", "step", "size", "files", "state")
+_WIDTHS = (11, 8, 8, 5, 10)
+_RIGHT = (False, True, True, True, False)
 
 
 @click.command("find", short_help="Find every checkpoint below a directory.")
 @click.argument("roots", nargs=-1, metavar="[ROOT]...")
+@click.option("--no-archives", is_flag=True, help="Do not look into archives.")
 @json_option
 @general_options
-def command(roots: tuple[str, ...], as_json: bool) -> int:
+def command(roots: tuple[str, ...], no_archives: bool, as_json: bool) -> int:
     """Walk a tree and print every checkpoint as it is found: format, step, size, files, state and prefix.
 
-    ROOT is a directory or an archive; without one, the current directory. Exit code 1 means that nothing was found.
+    ROOT is a directory, an archive or a file; without one, the current directory. States: newest (what its directory stands
+    for), listed (by the manifest), forgotten (complete, but its manifest does not list it), incomplete, damaged. What interrupted
+    saves left, and what could not be searched, is told in between. Exit code 1 means that no checkpoint was found.
     """
     settings = current_settings()
     screen = Screen(settings)
@@ -37,64 +43,109 @@ def command(roots: tuple[str, ...], as_json: bool) -> int:
         import openckpt
 
         found: list[FoundCheckpoint] = []
-        table = _Table(screen)
+        findings: list[Finding] = []
         with progress_bar() as (progress, clear):
-            for checkpoint in openckpt.find(root, limits=settings.limits, progress=progress):
+            table = _Table(screen, clear)
+
+            def on_finding(finding: Finding) -> None:
+                findings.append(finding)
+                if not as_json:
+                    table.add_finding(finding)
+
+            for checkpoint in openckpt.find(
+                root, limits=settings.limits, progress=progress, archives=not no_archives, on_finding=on_finding
+            ):
                 found.append(checkpoint)
                 if not as_json:
-                    clear()
                     table.add(checkpoint)
         if as_json:
-            print_json({"root": root, "checkpoints": [checkpoint.to_json() for checkpoint in found]})
+            print_json(_document(root, found, findings))
         else:
-            _print_totals(screen, root, found)
+            _print_totals(screen, root, found, findings)
         return exits.YES if found else exits.NO
 
     return run_for_each(roots or (".",), work, settings, as_json=as_json)
 
 
+def _document(root: str, found: list[FoundCheckpoint], findings: list[Finding]) -> dict[str, object]:
+    return {
+        "root": root,
+        "checkpoints": [checkpoint.to_json() for checkpoint in found],
+        "findings": [finding.to_json() for finding in findings],
+    }
+
+
 class _Table:
     """Rows of fixed columns, printed at once; the prefix stands last, where its length harms nobody."""
 
-    def __init__(self, screen: Screen) -> None:
+    def __init__(self, screen: Screen, clear_bar: Callable[[], None]) -> None:
         self._screen = screen
+        self._clear_bar = clear_bar
         self._started = False
 
     def add(self, found: FoundCheckpoint) -> None:
+        """Print one checkpoint: a row, and what it lacks below."""
         screen = self._screen
         if not self._started:
             self._started = True
-            screen.line(screen.style(self._row(*_HEAD, "prefix"), "dim"))
-        state, style = _state(found)
-        cells = (
-            found.format or "?",
-            "-" if found.step is None else str(found.step),
-            size_text(found.bytes),
-            str(len(found.files)),
-        )
-        room = None if screen.width is None else max(20, screen.width - sum(_WIDTHS) - 2 * len(_WIDTHS))
-        prefix = printable(found.prefix)
-        screen.line(self._row(*cells, prefix if room is None else shorten(prefix, room, screen.ellipsis)))
-        if state:
-            screen.line(f"  {screen.style(state, style)}")
-        if screen.is_terminal:
-            screen.stream.flush()
+            self._print(screen.style(self._row(*_HEAD, "prefix"), "dim"))
+        state, style = state_of(found)
+        step = "-" if found.step is None else str(found.step)
+        row = self._row(found.format, step, size_text(found.bytes), str(len(found.files)), "", printable(found.prefix))
+        at = sum(_WIDTHS[:-1]) + 2 * (len(_WIDTHS) - 1)
+        row = row[:at] + screen.style(pad(state, _WIDTHS[-1]), style) + row[at + _WIDTHS[-1] :]
+        if found.layout is not None:
+            row += screen.style(f"  [{found.layout}]", "dim")
+        self._print(row)
+        if found.damage is not None:
+            self._print(f"    {printable(found.damage)} [{found.damage_code}]")
+        elif found.missing:
+            self._print(f"    missing: {names_text(found.missing, len(found.missing))}")
+        if found.links:
+            self._print(screen.style(f"    links: {names_text(found.links, len(found.links))}", "dim"))
 
-    @staticmethod
-    def _row(*cells: str) -> str:
-        head = [
-            pad(cell, width, right=number > 0) for number, (cell, width) in enumerate(zip(cells, _WIDTHS, strict=False))
-        ]
-        return "  ".join([*head, cells[-1]])
+    def add_finding(self, finding: Finding) -> None:
+        """Print what is odd about the tree, in the place of the walk where it was met."""
+        label = self._screen.style(finding.severity, finding.severity)
+        self._print(f"{label}: {printable(str(finding.where))}: {printable(finding.message)} [{finding.code}]")
+
+    def _print(self, line: str) -> None:
+        self._clear_bar()
+        self._screen.line(line)
+        if self._screen.is_terminal:
+            self._screen.stream.flush()
+
+    def _row(self, *cells: str) -> str:
+        room = None if self._screen.width is None else max(20, self._screen.width - sum(_WIDTHS) - 2 * len(_WIDTHS))
+        prefix = cells[-1] if room is None else shorten(cells[-1], room, self._screen.ellipsis)
+        head = [pad(cell, width, right=right) for cell, width, right in zip(cells, _WIDTHS, _RIGHT, strict=False)]
+        return "  ".join([*head, prefix])
 
 
-def _state(found: FoundCheckpoint) -> tuple[str, Style]:
-    return "", ""
+def state_of(found: FoundCheckpoint) -> tuple[str, Style]:
+    """Return the one word that says most about a checkpoint."""
+    if found.damage is not None:
+        return "damaged", "error"
+    if not found.complete:
+        return "incomplete", "error"
+    if found.forgotten:
+        return "forgotten", "warning"
+    if found.newest:
+        return "newest", "good"
+    return ("listed", "") if found.listed else ("", "")
 
 
-def _print_totals(screen: Screen, root: str, found: list[FoundCheckpoint]) -> None:
+def _print_totals(screen: Screen, root: str, found: list[FoundCheckpoint], findings: list[Finding]) -> None:
     if not found:
         screen.line(f"no checkpoint below {printable(root)}")
         return
-    whole = sum(checkpoint.complete for checkpoint in found)
-    screen.line(screen.style(f"{count_text(len(found), 'checkpoint')}, {whole:,} complete", "bold"))
+    complete = sum(checkpoint.complete for checkpoint in found)
+    runs = len({checkpoint.run for checkpoint in found})
+    forgotten = sum(checkpoint.forgotten for checkpoint in found)
+    text = f"{count_text(len(found), 'checkpoint')} in {count_text(runs, 'run')}, {complete:,} complete"
+    if forgotten:
+        text += f", {forgotten:,} forgotten"
+    text += f", {size_text(sum(checkpoint.bytes for checkpoint in found))}"
+    if findings:
+        text += f"; {count_text(len(findings), 'finding')}"
+    screen.line(screen.style(text, "bold"))

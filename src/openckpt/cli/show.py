@@ -166,24 +166,27 @@ def _value_lines(screen: Screen, array: Numbers) -> Iterator[str]:
 
 
 def _string_lines(screen: Screen, key: str, dtype: str, array: Numbers, values: int) -> Iterator[str]:
-    elements = array.reshape(-1).tolist()
+    elements: list[bytes] = array.reshape(-1).tolist()
     lengths = [len(element) for element in elements]
     if not elements:
         yield "  no elements"
-        return
-    what = "bytes" if len(elements) == 1 else f"strings of {min(lengths):,} to {max(lengths):,} bytes"
-    yield f"  {lengths[0]:,} bytes" if len(elements) == 1 else f"  {len(elements):,} {what}"
+    elif len(elements) == 1:
+        yield f"  {count_text(lengths[0], 'byte')}"
+    else:
+        yield f"  {count_text(len(elements), 'element')} of {min(lengths):,} to {count_text(max(lengths), 'byte')}"
     if key == GRAPH_KEY:
         yield f"  {screen.style('the object graph; see it with: openckpt tree', 'dim')}"
         return
+    limit = _TEXT_COLUMNS if screen.width is None else max(20, screen.width - 8)
     for number, element in enumerate(elements[:values]):
-        text = (
-            _readable(element) if dtype == "string" else element[:32].hex(" ") + (" ..." if len(element) > 32 else "")
-        )
-        limit = _TEXT_COLUMNS if screen.width is None else max(20, screen.width - 8)
+        text: str = _readable(element) if dtype == "string" else _hex(element)
         yield f"  {pad(str(number), 4)}{shorten(text, limit, screen.ellipsis)}"
     if len(elements) > values:
         yield f"  ... {len(elements) - values:,} more; --values N shows more"
+
+
+def _hex(element: bytes) -> str:
+    return element[:32].hex(" ") + (" ..." if len(element) > 32 else "")
 
 
 def _readable(element: bytes) -> str:

@@ -90,16 +90,23 @@ class Screen:
             self.stream.write("\n".join(batch) + "\n")
 
     def paragraph(
-        self, label: str, text: str, *, indent: int, label_style: Style = "dim", text_style: Style = ""
+        self,
+        label: str,
+        text: str,
+        *,
+        indent: int,
+        label_style: Style = "dim",
+        text_style: Style = "",
+        wrap: bool = True,
     ) -> None:
         """Print ``label  text``, wrapped under itself on a terminal; ``indent`` is the column where the text begins."""
         head = label.ljust(indent)
-        width = self.width
         parts = [text]
-        if width is not None and len(head) + len(text) > width:
-            from textwrap import wrap
+        if wrap and self.width is not None and len(head) + len(text) > self.width:
+            from textwrap import wrap as wrap_text
 
-            parts = wrap(text, max(20, width - indent), break_long_words=False, break_on_hyphens=False) or [""]
+            room = max(20, self.width - indent)
+            parts = wrap_text(text, room, break_long_words=False, break_on_hyphens=False) or [""]
         for number, part in enumerate(parts):
             lead = self.style(head, label_style) if number == 0 else " " * indent
             self.line(f"{lead}{self.style(part, text_style)}".rstrip())
