@@ -16,17 +16,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from openckpt.errors import CheckpointError
-from openckpt.formats.names import MANIFEST_NAME
 from openckpt.opening.grouping import Group
-from openckpt.storage import FileStat, Store
+from openckpt.storage import FileStat
 
 _MARKS = frozenset(
     "saved_model.pb saved_model.pbtxt pipeline.config graph.pbtxt trial.json bert_config.json albert_config.json "
     "fingerprint.pb keras_metadata.pb".split()
 )
 _TRIAL = re.compile(r"trial_[0-9a-f]+", re.ASCII)
-_AGENT_BYTES = 1 << 16  # the keys of an agent begin within the first block of the index
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +51,7 @@ def make_place(name: str, stats: Iterable[FileStat], above: Place | None) -> Pla
     return Place(name, marks, above)
 
 
-def recognise(store: Store, group: Group, place: Place, manifests: Iterable[str], *, in_mag: bool) -> str | None:
+def recognise(group: Group, place: Place, *, in_mag: bool) -> str | None:
     """Return the layout that a checkpoint in ``place`` belongs to, or None."""
     above = place.above
     if in_mag:
@@ -73,9 +70,7 @@ def recognise(store: Store, group: Group, place: Place, manifests: Iterable[str]
         return "keras-tuner"
     if group.name.startswith("model.ckpt-") and place.marks & {"graph.pbtxt", "events"}:
         return "estimator"
-    if MANIFEST_NAME in manifests and group.index is not None and _holds_agent(store, group.index):
-        return "tf-agents"
-    return None
+    return group.maker
 
 
 def _is_saved_model(place: Place) -> bool:
@@ -89,17 +84,3 @@ def _is_trial(place: Place) -> bool:
         if at is not None and (_TRIAL.fullmatch(at.name) or "trial.json" in at.marks):
             return levels == 0 or place.name.startswith(("epoch_", "checkpoint"))
     return False
-
-
-def _holds_agent(store: Store, index: FileStat) -> bool:
-    try:
-        source = store.open(index.path)
-        try:
-            head = source.read_at(0, min(source.size, _AGENT_BYTES))
-        finally:
-            source.close()
-    except (OSError, CheckpointError):
-        return False
-    return b"agent/_" in head and (
-        b"global_step/.ATTRIBUTES" in head or b"replay_buffer/" in head or b"policy/" in head
-    )

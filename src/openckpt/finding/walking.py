@@ -199,15 +199,16 @@ class _Walk:
                 yield manifest
         names = listed.pop(listing.directory, set())
         first = _newest(groups, newest)
+        claimed = _listed(groups, names)
         for group in groups:
             self._tick()
             yield _found(
                 store,
                 group,
                 listing.directory,
-                listed=group.name in names and group.format in ("bundle-v2", "table-v1", "hdf5"),
+                listed=id(group) in claimed,
                 newest=group is first,
-                layout=recognise(store, group, place, listing.manifests, in_mag=archive == "mag"),
+                layout=recognise(group, place, in_mag=archive == "mag"),
             )
         yield from _odd_files(store, listing)
 
@@ -248,6 +249,16 @@ def _newest(groups: list[Group], named: str | None) -> Group | None:
     if by_manifest:
         return min(by_manifest, key=lambda group: group.format != "bundle-v2")
     return max(complete, key=latest_key, default=None)
+
+
+def _listed(groups: list[Group], names: set[str]) -> set[int]:
+    """Return the ids of the groups that a manifest means: of a prefix and a file of one name, the prefix (formats 4.4)."""
+    by_name: dict[str, Group] = {}
+    if names:
+        for group in sorted(groups, key=lambda group: group.format != "bundle-v2"):
+            if group.name in names:
+                by_name.setdefault(group.name, group)
+    return {id(group) for group in by_name.values()}
 
 
 def _found(

@@ -71,7 +71,30 @@ def parse_manifest(data: bytes, where: Where | str, limits: Limits = DEFAULT_LIM
         ) from None
     if text.startswith("version") and "git-lfs" in text.partition("\n")[0]:
         raise CorruptionError("manifest.lfs-pointer", place, "the manifest is a git-lfs pointer", found=_describe(data))
-    return _Parse(text, place).run()
+    return _parse_plain(text) or _Parse(text, place).run()
+
+
+# What TensorFlow writes, in its order and without an escape: nearly every manifest there is. A search over ten thousand runs
+# spends a fifth of its time on manifests without this.
+_PLAIN = re.compile(
+    r'model_checkpoint_path: "([^"\\\n]+)"\n'
+    r'((?:all_model_checkpoint_paths: "[^"\\\n]*"\n)*)'
+    r"((?:all_model_checkpoint_timestamps: \d+(?:\.\d+)?\n)*)"
+    r"(?:last_preserved_timestamp: (\d+(?:\.\d+)?)\n)?",
+    re.ASCII,
+)
+
+
+def _parse_plain(text: str) -> Manifest | None:
+    """Return the manifest if it is of the plain form and nothing about it is odd, else None."""
+    match = _PLAIN.fullmatch(text)
+    if match is None:
+        return None
+    paths = match[2].split('"')[1::2]
+    timestamps = [float(line.partition(" ")[2]) for line in match[3].splitlines()]
+    if timestamps and len(timestamps) != len(paths):
+        return None
+    return Manifest(match[1], tuple(paths), tuple(timestamps), float(match[4] or 0))
 
 
 class _Parse:

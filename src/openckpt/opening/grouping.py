@@ -224,6 +224,7 @@ class _Grouping:
         whole = [count for count, files in sets.items() if 0 < count == len(files) and max(files) < count]
         stated: int | None = None
         damage: CheckpointError | OSError | None = None
+        maker: str | None = None
         if index is not None and self.read_contents:
             sniffed = sniff_index(self.store, index, self.limits)
             if sniffed.format == "table-v1":  # a V1 file whose own name ends in .index
@@ -235,7 +236,7 @@ class _Grouping:
                 self.others.append(index)  # some other program's index
                 return
             else:
-                stated, damage = sniffed.num_shards, sniffed.damage
+                stated, damage, maker = sniffed.num_shards, sniffed.damage, sniffed.maker
 
         count = stated
         if stated is None:  # no index, or none that can be read: what the names say
@@ -264,6 +265,7 @@ class _Grouping:
             num_shards=count,
             header_shards=stated if stated != count else None,
             complete=num_missing == 0 and damage is None,
+            maker=maker,
             damage=damage,
         )
         self.groups.append(group)

@@ -28,6 +28,7 @@ class Group:
         header_shards: what the index says, where that differs from the one whole set of shards on the disk (the files
             win, formats 2.11).
         complete: whether every file is there and the index is one.
+        maker: which library wrote it, where the keys in the index tell: ``tf-agents``.
         damage: why the index, or the only file, cannot be read.
     """
 
@@ -43,6 +44,7 @@ class Group:
     num_shards: int | None = None
     header_shards: int | None = None
     complete: bool = True
+    maker: str | None = None
     damage: CheckpointError | OSError | None = field(default=None, compare=False)
 
     @property

@@ -15,6 +15,7 @@ from openckpt.formats.detect import Detected, detect, refusal_of
 from openckpt.formats.sstable import Table
 from openckpt.limits import Limits
 from openckpt.storage import ByteSource, FileStat, Store
+from openckpt.storage.memory import MemorySource
 
 _ARCHIVE = re.compile(r".+\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)|mag)", re.IGNORECASE | re.DOTALL)
 # What a file of this suffix promises to be; a file that breaks the promise is a damaged checkpoint, not some other file.
@@ -28,6 +29,7 @@ _WORD = re.compile(r"[A-Za-z_]+\d?")  # .py .json .mp4: the suffix of some known
 _FORMATS = {"hdf5": "hdf5", "keras": "keras-v3", "safetensors": "safetensors", "npz": "npz"}
 _ARCHIVES = frozenset("zip tar tar.gz tar.bz2 tar.xz mag gz bz2 xz".split())
 _STAND_INS = frozenset("lfs-pointer html xml empty zeros table-cut table-trailing-junk text-damaged gz zip".split())
+_SMALL_INDEX = 1 << 18  # read whole with one call
 _HEADER_HEAD = b"\0\0"  # the first entry of an index: shared 0, length of the empty key 0
 
 
@@ -42,6 +44,7 @@ class Sniffed:
         plausible: whether, damaged as it is, it was an index once (or the stub of one).
         manifest: whether it reads like a manifest.
         archive: whether it is an archive to look into.
+        maker: which library's keys an index holds, where they tell: ``tf-agents``.
     """
 
     format: str | None = None
@@ -50,6 +53,7 @@ class Sniffed:
     plausible: bool = False
     manifest: bool = False
     archive: bool = False
+    maker: str | None = None
 
 
 def archive_suffix(name: str) -> bool:
@@ -142,15 +146,29 @@ def sniff_index(store: Store, stat: FileStat, limits: Limits) -> Sniffed:
 
 
 def _sniff_table(source: ByteSource, limits: Limits) -> Sniffed:
+    maker = None
+    if source.size <= _SMALL_INDEX and not isinstance(source, MemorySource):
+        data = source.read_at(0, source.size)
+        source = MemorySource(source.path, data)
+        maker = _maker(data)
     table = Table(source, limits=limits)
     first = table.first()
     kind = table_kind(first)
     if kind == "v1":
         return Sniffed("table-v1")
     if kind == "v2" and first is not None:
-        return Sniffed("bundle-v2", parse_header(first[1], Where(source.path), limits).num_shards)
+        return Sniffed("bundle-v2", parse_header(first[1], Where(source.path), limits).num_shards, maker=maker)
     header_of(table, limits)  # raises what is wrong with it
     raise CorruptionError("bundle.no-header", source.path, "the index has no header entry")
+
+
+def _maker(index: bytes) -> str | None:
+    """Return which library's keys stand in the bytes of a small index; keys share prefixes, but the first one is whole."""
+    if b"agent/_" in index and (
+        b"global_step/.ATTRIBUTES" in index or b"replay_buffer/" in index or b"policy/" in index
+    ):
+        return "tf-agents"
+    return None
 
 
 def _was_an_index(source: ByteSource) -> bool:

@@ -197,7 +197,7 @@ class LocalStore:
                     own = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                found.append(_file_stat(entry.name, os.path.join(path, entry.name) if path else entry.name, own))
+                found.append(_file_stat(entry.name, entry.path if path else entry.name, own))
         return found
 
     def expect(self, paths: Sequence[str]) -> None:
