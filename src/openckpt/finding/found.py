@@ -18,6 +18,7 @@ class FoundCheckpoint:
         bytes: size of all its files.
         files: its files as paths, the index first; missing ones are not listed.
         listed: whether a manifest lists it; False of a checkpoint that retention forgot, or that never had a manifest.
+        forgotten: complete, but its directory has a manifest and that does not list it.
         newest: whether it is the one that its directory stands for: the newest of the manifest, else the latest complete.
         missing: names of files that it needs and that are not there (the first 100).
         damage: why its index or file cannot be read, or None.
@@ -41,6 +42,7 @@ class FoundCheckpoint:
     damage_code: str | None = None
     run: str = ""
     layout: str | None = None
+    forgotten: bool = False
     links: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class FoundCheckpoint:
             "bytes": self.bytes,
             "files": list(self.files),
             "listed": self.listed,
+            "forgotten": self.forgotten,
             "newest": self.newest,
             "missing": list(self.missing),
             "damage": None if self.damage is None else {"code": self.damage_code, "message": self.damage},
