@@ -6,34 +6,16 @@ import math
 import warnings
 
 import pytest
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf import text_format
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from mirrors import MIRRORS
 from openckpt.errors import FormatError
 from openckpt.formats.manifest import Manifest, encode_manifest, parse_manifest
 
-SINGULAR, REPEATED, STRING, DOUBLE = 1, 3, 9, 1
-NAMES = {
-    "model_checkpoint_path": (1, SINGULAR, STRING),
-    "all_model_checkpoint_paths": (2, REPEATED, STRING),
-    "all_model_checkpoint_timestamps": (3, REPEATED, DOUBLE),
-    "last_preserved_timestamp": (4, SINGULAR, DOUBLE),
-}
-
-
-def _mirror():
-    """CheckpointState under a name of our own, so that TensorFlow may live in the process too."""
-    file = descriptor_pb2.FileDescriptorProto(name="mirror.proto", package="mirror", syntax="proto3")
-    message = file.message_type.add(name="CheckpointState")
-    for name, (number, label, kind) in NAMES.items():
-        message.field.add(name=name, number=number, label=label, type=kind)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file) if hasattr(pool, "Add") else pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("mirror.CheckpointState"))
-
-
-State = _mirror()
+State = MIRRORS["CheckpointState"]
+NAMES = [field.name for field in State.DESCRIPTOR.fields]
 
 
 def reference(text: str):
@@ -89,7 +71,7 @@ number = st.sampled_from(
 scalar = st.one_of(string, st.builds("{} {}".format, string, string), number, st.sampled_from(["true", "ab", "{", ""]))
 items = st.lists(st.one_of(string, number), max_size=3).map(lambda parts: "[" + ", ".join(parts) + "]")
 name = st.one_of(
-    st.sampled_from(list(NAMES)),
+    st.sampled_from(NAMES),
     st.sampled_from(["x", "[a.b]", "1", "Model_checkpoint_path", "", "model_checkpoint_path2"]),
 )
 field = st.builds(
