@@ -11,7 +11,9 @@ This module is the flat public face; nothing is computed here. Every name is imp
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from openckpt.lazy import lazy_attributes
 
 __version__ = "0.1.0"
 
@@ -111,15 +113,7 @@ if TYPE_CHECKING:
     )
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'openckpt' has no attribute {name!r}")
-    from importlib import import_module
-
-    value = getattr(import_module(f"openckpt.{home}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_attributes(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

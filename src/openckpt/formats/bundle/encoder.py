@@ -16,7 +16,7 @@ from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
 from openckpt.formats.names import INDEX_SUFFIX, shard_name
 from openckpt.formats.slicing import FULL, Extents, encode_slice_key
-from openckpt.formats.sstable import encode_table
+from openckpt.formats.sstable.builder import encode_table
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array

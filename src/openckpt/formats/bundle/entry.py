@@ -12,15 +12,17 @@ each such prefix once, which makes listing a million tensors four times as fast 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CorruptionError, Where
 from openckpt.formats.crc import mask_crc, unmask_crc
 from openckpt.formats.dtypes import dtype_of_enum, unknown_name
-from openckpt.formats.slicing import Extents, encode_slice_proto, parse_slice_proto
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.wire import FIXED32, LENGTH, VARINT, encode_field, encode_varint, iter_fields, to_signed
 from openckpt.limits import Limits
+
+if TYPE_CHECKING:
+    from openckpt.formats.slicing import Extents
 
 
 class BundleEntry(NamedTuple):
@@ -75,6 +77,8 @@ def parse_entry(value: bytes, where: Where, limits: Limits) -> BundleEntry:
                 if number == 2:
                     shape = _parse_shape(field, where, limits)
                 elif number == 7:
+                    from openckpt.formats.slicing import parse_slice_proto  # rare, and not free to import
+
                     slices.append(parse_slice_proto(field, where))
                     limits.check("slices", len(slices), where, "the number of slices")
             elif number == 1:
@@ -202,6 +206,8 @@ def encode_entry(entry: BundleEntry) -> bytes:
     """Return the entry as TensorFlow writes it: ascending fields, zeros left out, the shape always present."""
     parts = [encode_field(1, entry.enum), encode_field(2, encode_shape(entry.shape or ()))]
     if entry.slices:
+        from openckpt.formats.slicing import encode_slice_proto
+
         parts += [encode_field(7, encode_slice_proto(extents)) for extents in entry.slices]
         return b"".join(parts)
     parts += [

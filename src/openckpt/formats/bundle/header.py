@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from openckpt.errors import CorruptionError, UnsupportedError, Where
-from openckpt.formats.sstable import Table
+from openckpt.formats.sstable.table import Table
 from openckpt.formats.wire import encode_field, iter_fields, to_signed
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.storage.reading import ByteSource

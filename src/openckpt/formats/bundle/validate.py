@@ -28,7 +28,7 @@ from openckpt.limits import Limits
 if TYPE_CHECKING:
     from openckpt.formats.bundle.reader import BundleReader
     from openckpt.formats.extents import Request
-    from openckpt.storage.reading import ByteSource, Store
+    from openckpt.storage.reading import ByteSource
 
 # Stock TensorFlow reassembles slices of these types only (formats 2.9).
 _TF_REASSEMBLES = frozenset(
@@ -63,7 +63,6 @@ class _Survey:
 
 def validate_bundle(
     reader: BundleReader,
-    store: Store,
     index: ByteSource,
     limits: Limits,
     *,
@@ -182,7 +181,7 @@ def _check_slices(reader: BundleReader, index: ByteSource, survey: _Survey) -> I
             plan_copies(full_region(shape), [resolve_extents(piece, shape, where) for piece in entry.slices], where)
             for piece in entry.slices:
                 if piece not in missing:
-                    reader.piece(_display(raw), entry, piece)
+                    reader.index.piece(_display(raw), entry, piece)
         except CheckpointError as error:
             yield finding_of(error).with_lost(survey.lost([_display(raw)]))
 
@@ -334,7 +333,7 @@ def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: 
             progress(f"checking {reader.path}", done, total)
 
     for request, result in check_requests(requests, tick=tick):
-        error = result if isinstance(result, CheckpointError) else reader.mismatch(request, result)
+        error = result if isinstance(result, CheckpointError) else reader.data.mismatch(request, result)
         bad.add(request.key)
         yield finding_of(error).with_lost(survey.lost([request.key]))
     swapped = []
@@ -343,7 +342,7 @@ def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: 
             reader.read(key)
         except CheckpointError as error:
             bad.add(key)
-            if error.code == "bundle.crc-mismatch" and reader.reads_in_other_order(key):
+            if error.code == "bundle.crc-mismatch" and reader.data.reads_in_other_order(key):
                 swapped.append(key)
                 continue
             yield finding_of(error).with_lost(survey.lost([key]))

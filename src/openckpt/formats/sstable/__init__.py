@@ -4,8 +4,25 @@
 Knows nothing of what keys and values mean.
 """
 
-from openckpt.formats.sstable.builder import TableBuilder, encode_table
-from openckpt.formats.sstable.format import MAGIC_BYTES, Handle
-from openckpt.formats.sstable.table import Table
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openckpt.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from openckpt.formats.sstable.builder import TableBuilder, encode_table
+    from openckpt.formats.sstable.format import MAGIC_BYTES, Handle
+    from openckpt.formats.sstable.table import Table
+
+_HOMES = {
+    "MAGIC_BYTES": "format",
+    "Handle": "format",
+    "Table": "table",
+    "TableBuilder": "builder",
+    "encode_table": "builder",
+}
 
 __all__ = ["MAGIC_BYTES", "Handle", "Table", "TableBuilder", "encode_table"]
+
+__getattr__ = lazy_attributes(__name__, _HOMES)

@@ -1,0 +1,272 @@
+"""The tensors of a V2 checkpoint: copies, views, bulk reads and slices, each checked against the index (formats 2.5 to 2.9).
+
+Imported when the first tensor is read; numpy comes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from openckpt.errors import CheckpointError, ConflictError, CorruptionError, UnsupportedError, Where
+from openckpt.formats import extents
+from openckpt.formats.bundle.entry import BundleEntry, parse_entry, parse_tail
+from openckpt.formats.bundle.index import BundleIndex
+from openckpt.formats.bundle.payload import Order, crc_mismatch, parse_strings, parse_variants
+from openckpt.formats.bundle.shards import Shards
+from openckpt.formats.bundle.values import SUB_BYTE, finish, stored_dtype
+from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_enum, unknown_name
+from openckpt.formats.extents import Request
+from openckpt.formats.slicing import Extents, Region, full_region, plan_copies, region_shape, resolve_extents
+from openckpt.limits import Limits
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
+    from openckpt.storage.reading import ByteSource
+
+
+class _Head(NamedTuple):
+    """What dtype and shape alone settle about a tensor."""
+
+    enum: int
+    shape: tuple[int, ...]
+    dtype: DType
+    stored: np.dtype[np.generic]
+    nbytes: int
+
+
+class BundleData:
+    """Reads tensors by the entries of an index; thread-safe, usable after a fork."""
+
+    def __init__(self, index: BundleIndex, shards: Shards, path: str, limits: Limits) -> None:
+        self._index, self._shards, self._path, self._limits = index, shards, path, limits
+        self._big_endian = index.header.big_endian
+
+    def _dtype(self, entry: BundleEntry, key: str) -> DType:
+        dtype = dtype_of_enum(entry.enum)
+        where = Where(self._index.source.path, key)
+        if dtype is None:
+            raise UnsupportedError(
+                "spec.unknown-dtype", where, f"the data type {unknown_name(entry.enum)} is not known"
+            )
+        if dtype.name == "resource":
+            raise UnsupportedError("bundle.resource", where, "a resource handle has no value that could be stored")
+        if entry.shape is None:
+            raise CorruptionError("bundle.bad-shape", where, "a stored tensor without a known rank")
+        return dtype
+
+    def _request(self, key: str, entry: BundleEntry, dtype: DType, *, verify: bool) -> Request:
+        """Return the request for a numeric entry with data of its own, its size and place checked."""
+        self._check_size(entry, dtype, key)
+        source = self._shards.get(entry.shard, key)
+        extents.check_bounds(source, entry.offset, entry.size, key, "bundle.data-truncated")
+        return Request(
+            key, source, entry.offset, entry.size, stored_dtype(dtype), entry.shape or (), entry.crc if verify else None
+        )
+
+    def _check_size(self, entry: BundleEntry, dtype: DType, key: str) -> int:
+        """Return the stored size after checking it against dtype and shape."""
+        expected = entry.spec().size * dtype.itemsize
+        if entry.size != expected:
+            raise CorruptionError(
+                "bundle.size-mismatch",
+                Where(self._index.source.path, key),
+                "the index entry contradicts itself",
+                expected=f"{expected} bytes for {dtype.name} {list(entry.shape or ())}",
+                found=f"size {entry.size}",
+            )
+        return expected
+
+    def mismatch(self, request: Request, computed: int) -> CheckpointError:
+        """Make the error for a wrong CRC: damage, or another program that has overwritten the checkpoint meanwhile."""
+        where = Where(request.source.path, request.key, request.offset)
+        if not (self._index.source.unchanged() and request.source.unchanged()):
+            return ConflictError(
+                "storage.changed", where, "another program replaced this checkpoint while it was being read"
+            )
+        return crc_mismatch(where, request.crc or 0, computed)
+
+    def _read_opaque(self, key: str, entry: BundleEntry, dtype: DType, *, verify: bool) -> Array:
+        shape = entry.shape or ()
+        count = entry.spec().size
+        source = self._shards.get(entry.shard, key)
+        extents.check_bounds(source, entry.offset, entry.size, key, "bundle.data-truncated")
+        where = Where(source.path, key, entry.offset)
+        self._limits.check("tensor_bytes", entry.size, where, "the size of a tensor")
+        data = source.read_at(entry.offset, entry.size)
+        try:
+            if dtype.name == "variant":
+                if self._big_endian:
+                    raise UnsupportedError("bundle.variant-big-endian", where, "variants of a big-endian checkpoint")
+                elements = parse_variants(data, count, entry.crc, where, verify=verify)
+            else:
+                order: Order = "big" if self._big_endian else "little"
+                elements = parse_strings(data, count, entry.crc, where, verify=verify, order=order)
+        except CorruptionError as error:
+            if error.code == "bundle.crc-mismatch" and not (self._index.source.unchanged() and source.unchanged()):
+                raise ConflictError(
+                    "storage.changed", where, "another program replaced this checkpoint while it was being read"
+                ) from None
+            raise
+        array = np.empty(count, object)
+        array[:] = elements
+        return array.reshape(shape)
+
+    def reads_in_other_order(self, key: str) -> bool:
+        """Return whether a string tensor's checksums hold in the byte order that the header denies (formats 9, row 22)."""
+        try:
+            entry = self._index.entry(key)
+            source = self._shards.get(entry.shard, key)
+            data = source.read_at(entry.offset, entry.size)
+            order: Order = "little" if self._big_endian else "big"
+            parse_strings(data, entry.spec().size, entry.crc, Where(source.path, key), verify=True, order=order)
+        except CheckpointError:
+            return False
+        return dtype_of_enum(entry.enum) is BY_NAME["string"]
+
+    def read_many(
+        self,
+        keys: Iterable[str],
+        *,
+        out: Mapping[str, Array] | None = None,
+        threads: int | None = None,
+        verify: bool = True,
+    ) -> dict[str, Array]:
+        """Return ``{key: array}`` in the order of ``keys``; see `TensorReader.read_many`.
+
+        New arrays under 1 MiB that lie next to each other in a file share one allocation, which lives as long as any of
+        them. Everything that can be told from the index is checked before the first byte is read.
+        """
+        wanted = list(dict.fromkeys(keys))
+        values = self._index.values(wanted)
+        heads: dict[bytes, _Head] = {}
+        results: dict[str, Array | None] = dict.fromkeys(wanted)
+        requests: list[Request] = []
+        plain: list[DType] = []
+        opaque: list[tuple[str, BundleEntry, DType]] = []
+        sources: dict[int, ByteSource] = {}
+        for key in wanted:
+            value = values[key]
+            # Most tensors share dtype and shape with others: what follows from these two is worked out once.
+            cut = value[3] + 4 if len(value) > 3 else 0
+            head = heads.get(value[:cut])
+            tail = parse_tail(value, cut) if head is not None else None
+            if head is not None and tail is not None and tail[2] == head.nbytes:
+                shard, offset, size, crc = tail
+            else:
+                entry = parse_entry(value, Where(self._index.source.path, key), self._limits)
+                dtype = self._dtype(entry, key)
+                if entry.slices or not dtype.is_numeric:
+                    opaque.append((key, entry, dtype))
+                    continue
+                head = self._head(entry, dtype, key)
+                _, _, shard, offset, size, crc, _ = entry
+                if parse_tail(value, cut) == (shard, offset, size, crc):
+                    heads[value[:cut]] = head
+            source = sources.get(shard)
+            if source is None:
+                source = sources[shard] = self._shards.get(shard, key)
+            if offset + size > source.size:
+                extents.check_bounds(source, offset, size, key, "bundle.data-truncated")
+            requests.append(Request(key, source, offset, size, head.stored, head.shape, crc if verify else None))
+            plain.append(head.dtype)
+        targets = self._targets(requests, plain, opaque, out)
+        arrays = extents.read_arrays(
+            requests, mismatch=self.mismatch, limits=self._limits, out=targets, threads=threads
+        )
+        for request, dtype, array in zip(requests, plain, arrays, strict=True):
+            results[request.key] = array
+            if self._big_endian or dtype.name == "bool" or dtype.name in SUB_BYTE:
+                results[request.key] = self._deliver(
+                    request.key, finish(array, dtype, big_endian=self._big_endian), out
+                )
+        for key, entry, dtype in opaque:
+            if entry.slices:
+                array = self._assemble(key, entry, dtype, full_region(entry.shape or ()), verify=verify)
+            else:
+                array = self._read_opaque(key, entry, dtype, verify=verify)
+            results[key] = self._deliver(key, array, out)
+        return results  # type: ignore[return-value]  # every key has its array by now
+
+    def _head(self, entry: BundleEntry, dtype: DType, key: str) -> _Head:
+        shape = entry.shape or ()
+        return _Head(entry.enum, shape, dtype, stored_dtype(dtype), self._check_size(entry, dtype, key))
+
+    def _targets(
+        self,
+        requests: list[Request],
+        plain: list[DType],
+        opaque: list[tuple[str, BundleEntry, DType]],
+        out: Mapping[str, Array] | None,
+    ) -> list[Array | None] | None:
+        """Check the caller's arrays, all of them before anything is read, and return those that can be read into."""
+        if out is None:
+            return None
+        targets: list[Array | None] = []
+        for request, dtype in zip(requests, plain, strict=True):
+            target = out[request.key]
+            extents.check_target(target, dtype.numpy(), request.shape, self._path, request.key)
+            targets.append(None if dtype.name in SUB_BYTE else target)
+        for key, entry, dtype in opaque:
+            extents.check_target(out[key], dtype.numpy(), entry.shape or (), self._path, key)
+        return targets
+
+    def _deliver(self, key: str, value: Array, out: Mapping[str, Array] | None) -> Array:
+        """Copy a value that could not be read in place into the caller's array, if there is one."""
+        if out is None or out[key] is value:
+            return value
+        out[key][...] = value
+        return out[key]
+
+    def view(self, key: str) -> Array:
+        """Return a read-only array over the shard's map, unchecked; raises UnsupportedError ``spec.no-view``."""
+        entry = self._index.entry(key)
+        dtype = self._dtype(entry, key)
+        if entry.slices or not dtype.is_numeric or dtype.name in SUB_BYTE or (self._big_endian and dtype.swap > 1):
+            raise UnsupportedError(
+                "spec.no-view",
+                Where(self._path, key),
+                f"a {dtype.name} tensor that is not stored as one piece of native elements",
+            )
+        return extents.view_array(self._request(key, entry, dtype, verify=False))
+
+    def read_slice(self, key: str, extents_: Extents, *, verify: bool = True) -> Array:
+        """Return one region of a tensor, given as ``(start, length)`` per dimension; ``(0, -1)`` is a whole dimension.
+
+        A stored piece is read alone; any other region is put together from the pieces that touch it (formats 2.9).
+        """
+        entry = self._index.entry(key)
+        dtype = self._dtype(entry, key)
+        where = Where(self._index.source.path, key)
+        region = resolve_extents(extents_, entry.shape or (), where)
+        if entry.slices:
+            return self._assemble(key, entry, dtype, region, verify=verify)
+        whole = self.read_many((key,), verify=verify)[key]
+        part: Array = whole[tuple(slice(start, start + length) for start, length in region)]
+        return part.copy()
+
+    def _assemble(self, key: str, entry: BundleEntry, dtype: DType, region: Region, *, verify: bool) -> Array:
+        where = Where(self._index.source.path, key)
+        shape = entry.shape or ()
+        pieces = [resolve_extents(piece, shape, where) for piece in entry.slices]
+        copies = plan_copies(region, pieces, where)
+        # Every piece is looked up and measured before the whole is allocated.
+        sources = {copy.piece: self._index.piece(key, entry, entry.slices[copy.piece]) for copy in copies}
+        requests = {}
+        if dtype.is_numeric:
+            requests = {number: self._request(key, piece, dtype, verify=verify) for number, piece in sources.items()}
+        count = 1
+        for _, length in region:
+            count *= length
+        self._limits.check("tensor_bytes", count * max(dtype.itemsize, 8), where, "the size of a tensor")
+        whole: Array = np.empty(region_shape(region), dtype.numpy())
+        for copy in copies:
+            if dtype.is_numeric:
+                part = extents.read_arrays([requests[copy.piece]], mismatch=self.mismatch, limits=self._limits)[0]
+                part = finish(part, dtype, big_endian=self._big_endian)
+            else:
+                part = self._read_opaque(key, sources[copy.piece], dtype, verify=verify)
+            whole[copy.target] = part[copy.source]
+        return whole
