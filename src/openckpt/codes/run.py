@@ -203,7 +203,7 @@ CODES: dict[str, Code] = {
         "There is no .meta file beside it, so tf.train.import_meta_graph has nothing to load; the weights do not need it.",
     ),
     "run.optimizer-without-weights": Code(
-        "error",
+        "warning",
         "The optimizer keeps state for weights that the file does not hold: the model had layers that were not tracked when it was "
         "saved (a list or dict of layers in a custom class). Loading it leaves those weights random.",
         "save the model again with a Keras release that tracks these layers, from the program that still holds them",

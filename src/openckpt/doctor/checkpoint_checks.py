@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from openckpt.doctor.keras_checks import check_optimizer
 from openckpt.doctor.report import CheckpointReport, checkpoint_report
 from openckpt.doctor.scene import Scene
 from openckpt.errors import CheckpointError
@@ -13,6 +14,7 @@ from openckpt.opening.grouping import Group
 from openckpt.opening.opener import open_target
 from openckpt.opening.reader import CheckpointReader
 from openckpt.opening.resolving import How, Target
+from openckpt.opening.sniffing import promises_checkpoint
 
 _NAMED = How("prefix", "named")
 _OTHER_FORMATS = {
@@ -104,7 +106,9 @@ def _what_tensorflow_makes_of_it(
     """Notes about formats and kinds that behave otherwise in TensorFlow than their users expect."""
     shown = scene.show(group)
     if reader.format in _OTHER_FORMATS:
-        yield make_finding("run.other-format", shown, f"this is {_OTHER_FORMATS[reader.format]}")
+        misnamed = "" if promises_checkpoint(group.name) == reader.format else ", although its name does not say so"
+        yield make_finding("run.other-format", shown, f"this is {_OTHER_FORMATS[reader.format]}{misnamed}")
+        yield from check_optimizer(reader)
         return
     if any(finding.severity == "error" for finding in found):
         return

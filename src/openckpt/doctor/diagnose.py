@@ -176,7 +176,8 @@ class _Doctor:
             left = MOST_CHECKPOINTS - sum(len(result.checkpoints) for result in results)
         shown = store.display(root) or "."
         checkpoints = [report for result in results for report in result.checkpoints]
-        findings += [finding for result in results for finding in result.findings]
+        hidden = "run.latest" if len(results) > 1 else ""  # a tree of runs has no latest
+        findings += [finding for result in results for finding in result.findings if finding.code != hidden]
         if not results:
             findings.append(make_finding("run.none", shown, "no checkpoint here or below"))
         elif len(results) > 1:

@@ -30,8 +30,8 @@ def merge_losses(findings: Iterable[Finding]) -> Lost | None:
 
 def data_end(reader: TensorReader, path: str) -> int:
     """Return where the last tensor of a data file ends by the index, in bytes; 0 where no tensor is known to lie in it."""
-    end = 0
-    for key, _ in reader.items():
+    end, keys = 0, reader.keys()
+    for key in keys:
         try:
             extents = reader.locate(key)
         except CheckpointError:

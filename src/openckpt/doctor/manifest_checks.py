@@ -131,7 +131,7 @@ def _check_newest(scene: Scene, place: str, entry: Entry, older: Sequence[Entry]
     named = f"the manifest names {entry.text!r}"
     leads, target = _where_it_leads(scene, entry)
     if leads == "elsewhere":
-        beside = "" if entry.group is None else f", while {entry.group.name!r} lies beside the manifest"
+        beside = "" if entry.group is None else f", while {scene.show(entry.group)!r} lies beside the manifest"
         message = f"{named}, a checkpoint in another directory{beside}"
         return [make_finding("run.elsewhere", target, message, fix=rebuild_command(scene))]
     if entry.group is None:
@@ -139,7 +139,7 @@ def _check_newest(scene: Scene, place: str, entry: Entry, older: Sequence[Entry]
         return [make_finding("run.newest-missing", place, message, fix=rebuild_command(scene))]
     findings = []
     if leads == "nowhere":
-        message = f"{named}; {entry.group.name!r} lies here, beside the manifest"
+        message = f"{named}; {scene.show(entry.group)!r} lies here, beside the manifest"
         findings.append(make_finding("run.moved", place, message, fix=rebuild_command(scene)))
     elif ".." in re.split(r"[\\/]", entry.text):
         findings.append(make_finding("run.leaves-directory", place, f"{named}, out of the directory and in again"))

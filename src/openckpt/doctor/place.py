@@ -45,9 +45,9 @@ def find_place(name: str, *, limits: Limits, progress: Progress | None) -> Place
         OSError: the system refused.
     """
     store, path, inside = _descend(LOCAL, name, limits, progress, depth=0)
-    stat = store.stat(path) if path or not inside else None
-    if stat is None and not path and inside:
+    if not path and inside:
         return Place("archive", store, "")
+    stat = store.stat(path) if path else None
     if stat is not None and stat.kind == "dir":
         return Place("directory", store, path)
     if stat is not None and stat.kind == "file":

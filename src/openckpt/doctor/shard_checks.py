@@ -13,7 +13,7 @@ from openckpt.doctor.mixing import find_true_step, read_counter
 from openckpt.doctor.scene import Scene, quoted, read_small, shown, stem_of
 from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, finding_of, make_finding
-from openckpt.formats.detect import detect
+from openckpt.formats.detect import detect, refusal_of
 from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name, step_of
 from openckpt.formats.spec import Extent, TensorReader
 from openckpt.formats.sstable import MAGIC_BYTES, Table
@@ -85,17 +85,32 @@ def _from_parts(scene: Scene, group: Group, stat: FileStat, parts: Sequence[str]
 def explain_unreadable(scene: Scene, group: Group, error: CheckpointError) -> list[Finding]:
     """Return what is wrong with an index, or a checkpoint of one file, that does not open (formats 9, rows 13 to 15, 25).
 
-    The error alone where nothing better is known; a better explanation stands before it.
+    That is the error itself where nothing better is known: one fault, one finding.
     """
     known = finding_of(error)
     main = group.index or (group.shards[0] if len(group.shards) == 1 else None)
-    if main is None or group.format not in ("bundle-v2", "table-v1"):
-        return [known]
-    data = read_small(scene.store, main.path, _INDEX_BYTES)
-    better = None if not data else _explain_table(data, scene.store.display(main.path))
-    if better is None:
-        return [known]
-    return [better] if better.code == known.code else [better, known]
+    settled = error.code.startswith("detect.") and error.code != "detect.trailing-junk"
+    better = None if main is None or settled else _explain_file(scene, group, main)
+    return [known if better is None else better]
+
+
+def _explain_file(scene: Scene, group: Group, main: FileStat) -> Finding | None:
+    place = scene.store.display(main.path)
+    if group.format in ("bundle-v2", "table-v1"):
+        data = read_small(scene.store, main.path, _INDEX_BYTES)
+        return _explain_table(data, place) if data else None
+    try:
+        source = scene.store.open(main.path)
+        try:
+            found = detect(source)
+        finally:
+            source.close()
+    except (CheckpointError, OSError):
+        return None
+    if found.kind in ("gz", "bz2", "xz"):
+        return compressed(found, place)
+    refusal = refusal_of(found, place)
+    return None if refusal is None or found.kind == "unknown" else finding_of(refusal)
 
 
 def _explain_table(data: bytes, place: str) -> Finding | None:
