@@ -1,0 +1,109 @@
+"""The superblock: HDF5 or not, whole or cut off, without libhdf5."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hdf5_bytes import ONES, datasets, hdf5
+from openckpt.errors import CheckpointError
+from openckpt.formats.hdf5.superblock import SIGNATURE, find_signature, probe_hdf5, read_superblock
+from openckpt.storage.memory import MemorySource
+
+
+def code_of(data: bytes) -> str | None:
+    try:
+        read_superblock(MemorySource("x.h5", data))
+    except CheckpointError as error:
+        return error.code
+    return None
+
+
+def plain(**options: object) -> bytes:
+    return hdf5(lambda file: file.create_dataset("a", data=ONES), **options)
+
+
+@pytest.mark.parametrize(("libver", "versions"), [("earliest", {0}), ("v108", {2}), ("v110", {3}), ("latest", {3})])
+def test_every_version_that_h5py_writes_is_whole(libver: str, versions: set[int]) -> None:
+    """The stated end is the end of the file, whatever the version."""
+    data = plain(libver=libver)
+
+    block = read_superblock(MemorySource("x.h5", data))
+
+    assert block.version in versions
+    assert block.end == len(data)
+    assert (block.offset, block.offset_size, block.length_size) == (0, 8, 8)
+    assert probe_hdf5(MemorySource("x.h5", data)) is None
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_every_truncation_is_seen(libver: str) -> None:
+    """Any missing byte at the end has the code of truncation, without a look at anything but the superblock."""
+    data = plain(libver=libver)
+
+    assert {code_of(data[:size]) for size in range(8, len(data))} == {"hdf5.truncated"}
+
+
+def test_signature_behind_a_user_block() -> None:
+    """A user block of 512 bytes or a power of two times that may lie before the signature."""
+    data = plain(userblock_size=1024)
+
+    assert find_signature(MemorySource("x.h5", data)) == 1024
+    assert code_of(data) is None
+    assert code_of(data[:-1]) == "hdf5.truncated"
+
+
+def test_a_stripped_user_block_moves_the_end() -> None:
+    """libhdf5 reads such a file, so it is no truncated one."""
+    assert code_of(plain(userblock_size=512)[512:]) is None
+
+
+REJECTED = {
+    "empty": (b"", "hdf5.no-signature"),
+    "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "hdf5.no-signature"),
+    "error page": (b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code></Error>", "hdf5.no-signature"),
+    "text mode, CRLF to LF": (SIGNATURE.replace(b"\r\n", b"\n") + bytes(100), "hdf5.text-mode"),
+    "text mode, LF to CRLF": (SIGNATURE.replace(b"\n", b"\r\n") + bytes(100), "hdf5.text-mode"),
+    "decoded as UTF-8": (b"\xef\xbf\xbdHDF\r\n\x1a\n" + bytes(100), "hdf5.text-mode"),
+    "only a signature": (SIGNATURE, "hdf5.truncated"),
+    "version 9": (SIGNATURE + b"\x09" + bytes(100), "hdf5.version"),
+    "offsets of 3 bytes": (SIGNATURE + bytes(5) + b"\3\3" + bytes(100), "hdf5.superblock"),
+}
+
+
+@pytest.mark.parametrize("name", REJECTED)
+def test_rejected(name: str) -> None:
+    """What is not an HDF5 file, and how it stopped being one; `probe_hdf5` finds the same."""
+    data, code = REJECTED[name]
+    finding = probe_hdf5(MemorySource("x.h5", data))
+
+    assert code_of(data) == code
+    assert finding is not None
+    assert finding.code == code
+
+
+def test_file_that_was_never_closed() -> None:
+    """Version 3 marks a file as open for writing until its writer closes it."""
+    data = bytearray(plain(libver="latest"))
+    data[11] |= 1
+
+    finding = probe_hdf5(MemorySource("x.h5", data))
+
+    assert finding is not None
+    assert finding.code == "hdf5.not-closed"
+
+
+def test_large_file_is_probed_by_its_first_bytes() -> None:
+    """The probe reads the superblock, not the data."""
+
+    class Counting(MemorySource):
+        __slots__ = ("read",)
+
+        def read_at(self, offset: int, size: int) -> bytes:
+            self.read = getattr(self, "read", 0) + size
+            return super().read_at(offset, size)
+
+    source = Counting("x.h5", datasets({"a": np.zeros(1 << 20)}))
+    probe_hdf5(source)
+
+    assert source.read < 200
