@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openckpt.doctor.keras_checks import check_optimizer
 from openckpt.doctor.report import CheckpointReport, checkpoint_report
 from openckpt.doctor.scene import Scene
 from openckpt.errors import CheckpointError
@@ -89,8 +88,8 @@ def _findings(scene: Scene, group: Group, reader: TensorReader) -> Iterator[Find
         found.append(finding_of(error))
     except OSError as error:
         found.append(make_finding("storage.unreadable", scene.show(group), str(error)))
-    if group.format == "bundle-v2":
-        from openckpt.doctor.shard_checks import explain_shards
+    if group.format == "bundle-v2" and any(finding.severity != "note" for finding in found):
+        from openckpt.doctor.shard_checks import explain_shards  # a healthy checkpoint does without
 
         try:
             yield from list(explain_shards(scene, group, reader, found))
@@ -108,6 +107,8 @@ def _what_tensorflow_makes_of_it(
     if reader.format in _OTHER_FORMATS:
         misnamed = "" if promises_checkpoint(group.name) == reader.format else ", although its name does not say so"
         yield make_finding("run.other-format", shown, f"this is {_OTHER_FORMATS[reader.format]}{misnamed}")
+        from openckpt.doctor.keras_checks import check_optimizer
+
         yield from check_optimizer(reader)
         return
     if any(finding.severity == "error" for finding in found):

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from openckpt.doctor.checkpoint_checks import examine
-from openckpt.doctor.directory_checks import MOST_CHECKPOINTS, DirectoryResult, examine_directory
 from openckpt.doctor.leftovers import check_leftovers, check_same_names, check_stale_shards
 from openckpt.doctor.place import Place, find_place
 from openckpt.doctor.report import CheckpointReport, Report, has_error, ordered
 from openckpt.doctor.scene import Scene
-from openckpt.errors import CheckpointError
+from openckpt.errors import CheckpointError, PathNotFoundError
 from openckpt.findings import Finding, Progress, finding_of, make_finding
 from openckpt.formats.names import META_SUFFIX
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.opening.choosing import walk_directories
 from openckpt.opening.grouping import Group, Listing, group_directory
-from openckpt.storage import Store
+from openckpt.storage import LOCAL, Store
+
+if TYPE_CHECKING:
+    from openckpt.doctor.directory_checks import DirectoryResult
 
 _MOST_DIRECTORIES = 100_000
 _LOOKED_BELOW = 100
@@ -78,12 +80,22 @@ class _Doctor:
         self.name, self.quick, self.limits, self.progress = name, quick, limits, progress
 
     def run(self) -> Report:
-        place = find_place(self.name, limits=self.limits, progress=self.progress)
+        try:
+            place = find_place(self.name, limits=self.limits, progress=self.progress)
+        except PathNotFoundError as error:
+            return _report(self.name, [finding_of(error), *self._unfinished()])
         if place.kind == "checkpoint":
             return self._checkpoint(place)
         if place.kind == "archive":
             return self._tree(place.store, place.directory, [])
         return self._directory(place)
+
+    def _unfinished(self) -> Iterator[Finding]:
+        """Yield what an interrupted save has left of a checkpoint that is not there (formats 9, row 26)."""
+        directory, name = LOCAL.split(self.name)
+        if name and (not directory or LOCAL.stat(directory) is not None):
+            scene = self._scene(LOCAL, group_directory(LOCAL, directory, limits=self.limits))
+            yield from _beside(scene, Group(prefix=self.name, name=name, format="bundle-v2"))
 
     def _scene(self, store: Store, listing: Listing) -> Scene:
         return Scene(store, listing, self.quick, self.limits, self.progress)
@@ -115,6 +127,8 @@ class _Doctor:
             return self._saved_model(place, listing, export, findings)
         if not _worth_examining(listing):
             return self._tree(place.store, place.directory, findings)
+        from openckpt.doctor.directory_checks import examine_directory
+
         result = examine_directory(self._scene(place.store, listing))
         findings += result.findings
         findings += self._not_entered(place.store, listing)
@@ -125,6 +139,7 @@ class _Doctor:
         return _report(self.name, [*findings, *result.findings], result.checkpoints, valid=result.valid)
 
     def _export(self, store: Store, directory: str, listing: Listing, variables: str) -> DirectoryResult:
+        from openckpt.doctor.directory_checks import DirectoryResult, examine_directory
         from openckpt.doctor.saved_model_checks import check_saved_model
 
         scene = self._scene(store, listing)
@@ -160,6 +175,9 @@ class _Doctor:
 
     def _tree(self, store: Store, root: str, findings: list[Finding]) -> Report:
         """Examine every directory below that has checkpoints, each on its own."""
+        from openckpt.doctor.directory_checks import MOST_CHECKPOINTS, examine_directory
+        from openckpt.opening.choosing import walk_directories
+
         results: list[DirectoryResult] = []
         left = MOST_CHECKPOINTS
         done: set[str] = set()

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openckpt.findings import Progress
-from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, prefix_of
+from openckpt.formats.names import MANIFEST_NAME, META_SUFFIX, parse_v1_shard_name, prefix_of
 from openckpt.limits import Limits
 from openckpt.opening.grouping import Group, Listing, group_directory, group_single_file
 from openckpt.opening.resolving import resolve
 from openckpt.storage import LOCAL, FileStat, Store
 
+_ARCHIVES = frozenset({"zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "mag"})
 _SAVED_MODEL_FILES = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 
 
@@ -78,25 +79,25 @@ def _descend(
 def _open_archive(
     store: Store, stat: FileStat, limits: Limits, progress: Progress | None, *, depth: int
 ) -> Store | None:
-    from openckpt.opening.sniffing import archive_suffix
-    from openckpt.storage.archive import archive_kind, open_archive
+    from openckpt.formats.detect import detect
+    from openckpt.storage.archive import open_archive
 
-    if depth > limits.archive_nesting or not (archive_suffix(stat.name) or "." not in stat.name):
-        return None  # a .keras or .npz file is a zip too, and a checkpoint
-    source = store.open(stat.path)
-    if archive_kind(source) is None:
-        source.close()
+    if depth > limits.archive_nesting:
         return None
-    return open_archive(source, limits=limits, progress=progress)
+    source = store.open(stat.path)
+    if detect(source).kind in _ARCHIVES:  # a .keras or .npz file is a zip too, and a checkpoint
+        return open_archive(source, limits=limits, progress=progress)
+    source.close()
+    return None
 
 
 def _checkpoint(store: Store, path: str, stat: FileStat | None, limits: Limits, progress: Progress | None) -> Place:
     directory, name = store.split(path)
-    parent = store.stat(directory or ".") if isinstance(directory, str) else None
-    listing = (
-        group_directory(store, directory, limits=limits) if parent is not None or not directory else Listing(directory)
-    )
-    groups = _groups_of(listing, name, is_file=stat is not None)
+    parent = store.stat(directory) if directory else None
+    listing = Listing(directory)
+    if path and (not directory or (parent is not None and parent.kind == "dir")):
+        listing = group_directory(store, directory, limits=limits)
+    groups = _groups_of(listing, name, is_file=stat is not None) if path else []
     if not groups:
         if stat is not None and (name == MANIFEST_NAME or name in listing.manifests):
             return Place("directory", store, directory)
@@ -136,6 +137,8 @@ def _resolved(store: Store, path: str, stat: FileStat | None, limits: Limits, pr
         group = group_single_file(store, stat, limits=limits)
         if group is not None:
             return Place("checkpoint", store, store.split(path)[0], (group,))
+    if stat is None and path and store.stat(path + META_SUFFIX) is not None:
+        path += META_SUFFIX  # says that only the graph is here
     target = resolve(store, path, limits=limits, progress=progress)  # raises, with the nearest names
     directory, name = target.store.split(target.path)
     listing = group_directory(target.store, directory, limits=limits)

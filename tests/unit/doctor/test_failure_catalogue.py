@@ -522,7 +522,9 @@ def test_row_26_interrupted_save(run: Run) -> None:
     report = run.diagnose()
     assert report.valid
     assert only(report, "run.leftover-parts").severity == "warning"
-    assert not run.diagnose("ckpt-7").valid
+    named = run.diagnose("ckpt-7")
+    assert not named.valid
+    assert codes(named) == {"path.not-found", "run.leftover-parts"}
 
 
 @pytest.mark.parametrize("name", ["ckpt-7.index.tempstate1234567890", "checkpoint.tmp0123456789abcdef0123456789abcdef"])
