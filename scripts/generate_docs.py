@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,14 +122,39 @@ def api_page() -> str:
 
 
 def _describe(name: str, value: object, level: int) -> Iterator[str]:
-    yield f"{'#' * level} `{name}{_signature(value)}`"
+    yield f"{'#' * level} `{name}`"
     yield ""
+    signature = _signature(value)
+    if signature is not None:
+        yield from ("```text", f"{name.rpartition('.')[2]}{signature}", "```", "")
     text = inspect.getdoc(value)
     if text:
         yield from _docstring_lines(text)
     if isinstance(value, type):
+        fields = _field_docstrings(value)
+        if fields:
+            yield from ("**Attributes**", "", *(f"- `{field}`: {_inline(line)}" for field, line in fields.items()), "")
         for member_name, member in _members(value):
             yield from _describe(f"{value.__name__}.{member_name}", member, level + 1)
+
+
+def _field_docstrings(cls: type) -> dict[str, str]:
+    """Return the fields that have a string below them, as those of `Limits`, with their default and that text."""
+    import ast
+    import textwrap
+
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = tree.body[0].body  # type: ignore[attr-defined]
+    found = {}
+    for field, text in pairwise(body):
+        is_text = (
+            isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        )
+        if isinstance(field, ast.AnnAssign) and is_text:
+            default = getattr(cls(), field.target.id, None) if not issubclass(cls, Exception) and field.value else None
+            shown = f"; {default:,} unless given" if isinstance(default, int) else ""
+            found[field.target.id] = " ".join(text.value.value.split()) + shown
+    return found
 
 
 def _members(cls: type) -> Iterator[tuple[str, object]]:
@@ -147,29 +173,60 @@ def _members(cls: type) -> Iterator[tuple[str, object]]:
                 yield name, target
 
 
-def _signature(value: object) -> str:
-    if isinstance(value, property):
-        return ""
-    if isinstance(value, type) and issubclass(value, Exception):
-        return ""
+def _signature(value: object) -> str | None:
+    """Return ``(path: str, *, quick: bool = False) -> Report``, a parameter to a line where it is long; None for the rest."""
+    if isinstance(value, property) or (isinstance(value, type) and issubclass(value, Exception)):
+        return None
     try:
         signature = inspect.signature(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
-        return ""
-    text = str(
-        signature.replace(parameters=[p for p in signature.parameters.values() if p.name not in ("self", "_cls")])
-    )
-    return re.sub(r"<factory>|<object object at 0x[0-9a-f]+>", "...", text.replace("'", ""))
+        return None
+    shown: list[str] = []
+    star = False
+    for parameter in signature.parameters.values():
+        if parameter.name in ("self", "_cls"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and not star:
+            star = True
+            shown.append("*")
+        star = star or parameter.kind is parameter.VAR_POSITIONAL
+        prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        text = prefix + parameter.name
+        if parameter.annotation is not parameter.empty:
+            text += f": {_annotation(parameter.annotation)}"
+        if parameter.default is not parameter.empty:
+            text += f" = {_default(parameter.default)}"
+        shown.append(text)
+    result = ""
+    if signature.return_annotation is not signature.empty and not isinstance(value, type):
+        result = f" -> {_annotation(signature.return_annotation)}"
+    line = f"({', '.join(shown)}){result}"
+    if len(line) <= 90:
+        return line
+    return "(\n" + "".join(f"    {text},\n" for text in shown) + f"){result}"
+
+
+def _annotation(annotation: object) -> str:
+    return annotation.strip("'\"") if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _default(default: object) -> str:
+    from openckpt.limits import DEFAULT_LIMITS
+
+    if default == DEFAULT_LIMITS:
+        return "Limits()"
+    text = repr(default)
+    return "..." if text.startswith("<") else text
 
 
 def _docstring_lines(text: str) -> Iterator[str]:
     """Turn a docstring into Markdown: sections become lists, drawings and indented examples become fenced text."""
     block: list[str] = []
-    in_section = False
+    in_section = ""
     for line in [*text.splitlines(), ""]:
         heading = re.fullmatch(r"(Args|Returns|Raises|Yields|Attributes|Source):", line)
         if heading and not block:
-            in_section = True
+            in_section = heading[1]
             yield f"**{heading[1]}**"
             yield ""
             continue
@@ -185,15 +242,17 @@ def _docstring_lines(text: str) -> Iterator[str]:
         if in_section and line.startswith("    "):
             item = line[4:]
             named = re.match(r"([\w*., ]+): (.*)", item)
-            if item.startswith("    "):
-                yield f"  {item.strip()}"
+            if in_section in ("Returns", "Yields", "Source"):
+                yield item
+            elif item.startswith("    "):
+                yield f"  {_inline(item.strip())}"
             elif named:
-                yield f"- `{named[1]}`: {named[2]}"
+                yield f"- `{named[1]}`: {_inline(named[2])}"
             else:
                 yield f"- {item}"
             continue
         if line and not line.startswith("    "):
-            in_section = False
+            in_section = ""
         yield _inline(line)
     if block:
         yield from _fenced(block)

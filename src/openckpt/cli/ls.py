@@ -138,7 +138,7 @@ def _print_table(screen: Screen, ckpt: CheckpointReader, rows: list[Row], *, sev
     total = sum(row.spec.nbytes or 0 for row in rows)
     parameters = sum(row.spec.size for row in rows)
     of = "" if len(rows) == len(ckpt) else f" of {len(ckpt):,}"
-    summary = f"{len(rows):,}{of} {'tensor' if len(rows) == 1 else 'tensors'}"
+    summary = f"{len(rows):,}{of} {'tensor' if len(ckpt) == 1 else 'tensors'}"
     summary += f", {count_text(parameters, 'element')}, {size_text(total)}"
     screen.line(screen.style(summary, "bold"))
     if several:

@@ -60,6 +60,7 @@ class Outline:
     Attributes:
         nodes: node 0 is the root.
         first_edges: node -> (parent, name) of the edge under which it is drawn; the root and slots have none.
+        levels: how many edges from the root, for the nodes that edges lead to.
         order: the nodes that edges lead to, in the order of their distance from the root.
         unreferenced: keys that no node refers to.
         is_graph: made from an object graph, not from names.
@@ -67,16 +68,17 @@ class Outline:
 
     nodes: list[OutlineNode]
     first_edges: Mapping[int, tuple[int, str]]
+    levels: Mapping[int, int]
     order: list[int]
     unreferenced: list[str]
     is_graph: bool
 
     def path(self, node: int) -> str | None:
         """Return the first shortest way to a node, "" for the root; None where none leads there, or one of over 64 parts."""
+        if self.levels.get(node, DEEPEST + 1) > DEEPEST:
+            return None
         parts: list[str] = []
         while node != 0:
-            if node not in self.first_edges or len(parts) == DEEPEST:
-                return None
             node, name = self.first_edges[node]
             parts.append(escape_name(name) if self.is_graph else name)
         return "/".join(reversed(parts))
@@ -130,8 +132,7 @@ def outline_of_graph(graph: ObjectGraph, specs: Mapping[str, TensorSpec]) -> Out
             for slot in stored.slot_variables
         ]
         nodes.append(node)
-    first, order = _walk(nodes)
-    return Outline(nodes, first, order, unreferenced, is_graph=True)
+    return Outline(nodes, *_walk(nodes), unreferenced, is_graph=True)
 
 
 def _spec_or_none(specs: Mapping[str, TensorSpec], key: str) -> TensorSpec | None:
@@ -153,16 +154,18 @@ def outline_of_names(items: Iterable[tuple[str, TensorSpec]]) -> Outline:
                 nodes[place].children.append(Edge(part, child))
             place = child
         nodes[place].tensors.append(Leaf("", key, spec))
-    first, order = _walk(nodes)
-    return Outline(nodes, first, order, [], is_graph=False)
+    return Outline(nodes, *_walk(nodes), [], is_graph=False)
 
 
-def _walk(nodes: list[OutlineNode]) -> tuple[dict[int, tuple[int, str]], list[int]]:
+def _walk(nodes: list[OutlineNode]) -> tuple[dict[int, tuple[int, str]], dict[int, int], list[int]]:
+    """Return first edges, levels and order of a walk from the root, breadth first."""
     first: dict[int, tuple[int, str]] = {}
+    levels = {0: 0}
     order = [0]
-    for node in order:  # grows while it is walked: breadth first
+    for node in order:  # grows while it is walked
         for name, child in nodes[node].children:
-            if child != 0 and child not in first:
+            if child not in levels:
+                levels[child] = levels[node] + 1
                 first[child] = (node, name)
                 order.append(child)
-    return first, order
+    return first, levels, order

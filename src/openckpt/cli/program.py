@@ -20,6 +20,10 @@ class OutputClosedError(Exception):
     """Whoever read our output is gone. Not an OSError, because click answers those itself."""
 
 
+class InterruptedByUserError(Exception):
+    """Ctrl-C. Not a KeyboardInterrupt, to which click adds an empty line."""
+
+
 class LazyGroup(click.Group):
     """A group that imports the module of a command when it is asked for."""
 
@@ -55,6 +59,8 @@ class LazyGroup(click.Group):
             sys.stdout.flush()
         except BrokenPipeError:
             raise OutputClosedError from None
+        except KeyboardInterrupt:
+            raise InterruptedByUserError from None
         return result
 
 
@@ -94,7 +100,7 @@ def run(arguments: Sequence[str]) -> int:
     except OutputClosedError:
         _abandon_stdout()
         return exits.PIPE_CLOSED
-    except (click.Abort, KeyboardInterrupt):
+    except (InterruptedByUserError, click.Abort, KeyboardInterrupt):
         error_line("interrupted")
         return exits.INTERRUPTED
     except click.ClickException as error:
