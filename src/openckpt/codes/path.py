@@ -48,6 +48,11 @@ CODES: dict[str, Code] = {
         "A training program sweeps its old checkpoints faster than this one could be opened.",
         "open the newest one: openckpt ls {dir}",
     ),
+    "path.unreadable": Code(
+        "warning",
+        "The system refused to show this directory or file, so whatever lies there was left out.",
+        "ls -ld {path}",
+    ),
     "path.not-a-file": Code(
         "error",
         "The name leads to a link whose target is gone, a pipe, a socket or a device.",

@@ -109,6 +109,8 @@ class _Walk:
             self._tick()
             try:
                 listing = group_directory(store, directory.path, limits=self.limits)
+            except FileNotFoundError:
+                continue  # removed since its name was read
             except OSError as error:
                 yield _refused(store, directory.path, error)
                 continue
@@ -209,6 +211,7 @@ class _Walk:
                 listed=id(group) in claimed,
                 newest=group is first,
                 layout=recognise(group, place, in_mag=archive == "mag"),
+                forgotten=bool(names) and id(group) not in claimed and group.format in ("bundle-v2", "table-v1"),
             )
         yield from _odd_files(store, listing)
 
@@ -262,7 +265,14 @@ def _listed(groups: list[Group], names: set[str]) -> set[int]:
 
 
 def _found(
-    store: Store, group: Group, directory: str, *, listed: bool, newest: bool, layout: str | None
+    store: Store,
+    group: Group,
+    directory: str,
+    *,
+    listed: bool,
+    newest: bool,
+    layout: str | None,
+    forgotten: bool = False,
 ) -> FoundCheckpoint:
     files = group.files
     damage = group.damage
@@ -281,6 +291,7 @@ def _found(
         damage_code=damage.code if isinstance(damage, CheckpointError) else None,
         run=store.display(run),
         layout=layout,
+        forgotten=forgotten and group.complete,
         links=tuple([store.display(stat.path) for stat in files if stat.link]),
     )
 
@@ -302,7 +313,7 @@ def _odd_files(store: Store, listing: Listing) -> Iterator[Finding]:
 
 
 def _refused(store: Store, path: str, error: OSError) -> Finding:
-    return make_finding("run.unreadable", store.display(path), f"the system refused: {error.strerror or error}")
+    return make_finding("path.unreadable", store.display(path), f"the system refused: {error.strerror or error}")
 
 
 def _no_archive(store: Store, stat: FileStat, source: ByteSource) -> Finding:

@@ -16,6 +16,7 @@ index. That the bytes inside are right is for the reader and the doctor to prove
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 
 from openckpt.errors import CheckpointError, LimitError
@@ -33,6 +34,7 @@ from openckpt.formats.names import (
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.listing import Group, Listing, what_is_missing
+from openckpt.opening.settling import settle
 from openckpt.opening.sniffing import (
     archive_suffix,
     could_be_checkpoint,
@@ -44,7 +46,7 @@ from openckpt.opening.sniffing import (
     sniff_file,
     sniff_index,
 )
-from openckpt.storage import FileStat, Store
+from openckpt.storage import FileStat, LocalStore, Store
 
 __all__ = [
     "Group",
@@ -57,7 +59,6 @@ __all__ = [
 ]
 
 _MISSING_SHOWN = 100
-_RESCANS = 8
 
 
 def group_directory(
@@ -77,29 +78,15 @@ def group_directory(
 
     Safe beside a trainer that saves and sweeps in this directory: what looks broken is looked at again.
     """
-    for _ in range(_RESCANS):
-        listing = group_names(store, directory, store.scan(directory), limits=limits, read_contents=read_contents)
-        if not _is_moving(store, listing):
-            break
+
+    def regroup(stats: Iterable[FileStat]) -> Listing:
+        return group_names(store, directory, stats, limits=limits, read_contents=read_contents)
+
+    listing = regroup(store.scan(directory))
+    if isinstance(store, LocalStore) and not all(group.complete for group in listing.groups):
+        listing = settle(store, listing, regroup)
+        listing = replace(listing, groups=tuple(sorted(listing.groups, key=_order)))
     return listing
-
-
-def _is_moving(store: Store, listing: Listing) -> bool:
-    """Return whether what looks broken is only a trainer at work: the names were read before it was done.
-
-    A scan is no snapshot: it may show an index that was swept since, or miss the data file that came before the index.
-    """
-    for group in listing.groups:
-        if group.complete:
-            continue
-        for name in group.missing:
-            if store.stat(store.join(listing.directory, name)) is not None:
-                return True
-        for stat in group.files:
-            now = store.stat(stat.path)
-            if now is None or now.identity != stat.identity:
-                return True
-    return False
 
 
 def group_names(
@@ -177,11 +164,12 @@ class _Grouping:
     def _sort(self, stat: FileStat) -> None:
         name = stat.name
         if stat.kind != "file":
-            if stat.kind == "dir":
-                temp = name.endswith("_temp") and not stat.link and self._is_save_in_progress(stat)
-                (self.leftovers if temp else self.directories).append(stat)
-            else:
+            if stat.kind != "dir":
                 self.others.append(stat)
+            elif name.endswith("_temp") and not stat.link:
+                self._sort_temp(stat)
+            else:
+                self.directories.append(stat)
         elif (prefix := parse_index_name(name)) is not None:
             self.indexes[prefix] = stat
         elif ".data-" in name and (shard := parse_shard_name(name)) is not None:
@@ -201,13 +189,16 @@ class _Grouping:
         else:
             self.singles.append(stat)
 
-    def _is_save_in_progress(self, stat: FileStat) -> bool:
+    def _sort_temp(self, stat: FileStat) -> None:
         # Other programs have directories called something_temp as well: a save's holds parts, or is already empty.
         try:
             names = [entry.name for entry in self.store.scan(stat.path)]
+        except FileNotFoundError:
+            return  # the save is done
         except OSError:
-            return False
-        return not names or any(name.startswith("part-") for name in names)
+            names = ["unreadable"]
+        is_save = not names or any(name.startswith("part-") for name in names)
+        (self.leftovers if is_save else self.directories).append(stat)
 
     def _path(self, name: str) -> str:
         return self.store.join(self.directory, name)

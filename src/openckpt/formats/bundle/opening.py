@@ -36,12 +36,13 @@ def open_bundle(store: Store, prefix: str, *, limits: Limits = DEFAULT_LIMITS) -
         try:
             reader = BundleReader(store, prefix, index, limits)
         except CheckpointError:
-            changed = not index.unchanged()
+            # In this order: a save that is over when it is asked for has changed the index before the index is asked.
+            moving = _save_in_progress(store, prefix) or not index.unchanged()
             index.close()
-            if last or not (changed or _save_in_progress(store, prefix)):
+            if last or not moving:
                 raise
         else:
-            if last or (index.unchanged() and not _half_replaced(store, reader)):
+            if last or (not _half_replaced(store, reader) and index.unchanged()):
                 return reader
             reader.close()
         time.sleep(0.001 * 2**attempt)

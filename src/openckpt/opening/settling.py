@@ -1,0 +1,86 @@
+"""Looking again at what a trainer was changing while its directory was read.
+
+A scan is no snapshot. It may show an index that was swept since, miss the data file that was renamed just before its index, or
+meet an index that TensorFlow is writing in place. Such a checkpoint looks broken for a moment; what is still broken when
+nothing moves any more is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from openckpt.formats.names import prefix_of
+from openckpt.opening.listing import Group, Listing
+from openckpt.storage import FileStat, Store
+
+_LOOKS = 10  # between them waits of 1, 2, 4 .. 64 ms, a third of a second in all
+_LONGEST_S = 0.064
+
+Regroup = Callable[[Iterable[FileStat]], Listing]
+
+
+def settle(store: Store, listing: Listing, regroup: Regroup) -> Listing:
+    """Return the listing with every V2 checkpoint looked at again that is broken and still changing.
+
+    Args:
+        store: where the directory lies.
+        listing: what a scan of it gave.
+        regroup: groups a part of the names again.
+    """
+    for group in listing.groups:
+        if not group.complete and group.format == "bundle-v2" and _is_changing(store, listing, group):
+            listing = _replace(listing, group.name, _look_again(store, listing.directory, group.name, regroup))
+    return listing
+
+
+def _is_changing(store: Store, listing: Listing, group: Group) -> bool:
+    if any(store.stat(store.join(listing.directory, name)) is not None for name in group.missing):
+        return True
+    if group.damage is not None and _is_being_saved(store, group.prefix):
+        return True
+    for stat in group.files:
+        now = store.stat(stat.path)
+        if now is None or now.identity != stat.identity:
+            return True
+    return False
+
+
+def _is_being_saved(store: Store, prefix: str) -> bool:
+    """Return whether the save of this prefix still runs, or died: TensorFlow works in ``PREFIX_temp`` (formats 2.11)."""
+    stat = store.stat(f"{prefix}_temp")
+    return stat is not None and stat.kind == "dir"
+
+
+def _look_again(store: Store, directory: str, name: str, regroup: Regroup) -> Listing:
+    """Return the listing of one prefix, when it is whole or nothing about it has changed between two looks."""
+    seen: list[FileStat] = []
+    prefix = store.join(directory, name)
+    for look in range(_LOOKS):
+        saving = _is_being_saved(store, prefix)  # asked first: a save that is over by now is over for the scan too
+        stats = sorted((stat for stat in store.scan(directory) if prefix_of(stat.name) == name), key=lambda s: s.name)
+        listing = regroup(stats)
+        if all(group.complete for group in listing.groups):
+            break
+        if stats == seen and not saving:
+            break
+        seen = stats
+        time.sleep(min(0.001 * 2**look, _LONGEST_S))
+    return listing
+
+
+def _replace(listing: Listing, name: str, part: Listing) -> Listing:
+    """Return the listing with everything of one prefix taken from ``part``."""
+
+    def merged(old: tuple[FileStat, ...], new: tuple[FileStat, ...]) -> tuple[FileStat, ...]:
+        return (*(stat for stat in old if prefix_of(stat.name) != name), *new)
+
+    return replace(
+        listing,
+        groups=(*(g for g in listing.groups if (g.format, g.name) != ("bundle-v2", name)), *part.groups),
+        orphan_shards=merged(listing.orphan_shards, part.orphan_shards),
+        orphan_metas=merged(listing.orphan_metas, part.orphan_metas),
+        stale_shards=merged(listing.stale_shards, part.stale_shards),
+        others=merged(listing.others, part.others),
+    )

@@ -1,0 +1,124 @@
+"""Opening, listing and finding beside a trainer at full speed: an old or a new answer, never a mixture or a stray error.
+
+Runs eight seconds; ``OPENCKPT_SOAK_SECONDS=60`` makes it a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+import openckpt
+from openckpt.errors import PathNotFoundError
+from openckpt.opening import group_directory
+from openckpt.storage import LOCAL
+
+SECONDS = float(os.environ.get("OPENCKPT_SOAK_SECONDS", "8"))
+TENSORS = 301
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Path]:
+    """A directory in which another process trains."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    script = Path(__file__).with_name("trainer.py")
+    with subprocess.Popen(
+        [sys.executable, str(script), str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as trainer:
+        assert trainer.stdout is not None and trainer.stdin is not None
+        assert trainer.stdout.readline() == "ready\n"
+        yield directory
+        assert trainer.poll() is None, "the trainer must have run to the end"
+        trainer.stdin.close()
+        generations = int(trainer.stdout.readline())
+    assert trainer.returncode == 0
+    assert generations > 50, "so few saves prove nothing"
+
+
+def check_whole(ckpt: openckpt.CheckpointReader) -> int:
+    """Assert that a checkpoint is one generation throughout, and return which."""
+    keys = list(ckpt)
+    assert len(keys) == TENSORS
+    assert [spec.nbytes for spec in ckpt.specs.values()] == [128] * (TENSORS - 1) + [8]
+    arrays = ckpt.read_many(keys)
+    values = {float(array.min()) for array in arrays.values()} | {float(array.max()) for array in arrays.values()}
+    assert len(values) == 1, f"a mixture of generations {values} in {ckpt.prefix}"
+    (generation,) = values
+    return int(generation)
+
+
+def read_directory(directory: Path) -> None:
+    with openckpt.open(directory) as ckpt:
+        assert ckpt.how.kind in ("manifest", "scan")
+        assert check_whole(ckpt) == ckpt.step
+
+
+def read_one_by_one(directory: Path) -> None:
+    with openckpt.open(directory) as ckpt:
+        values = {float(ckpt[key].max()) for key in list(ckpt)[::10]}
+        assert values == {float(ckpt.step or -1)}
+
+
+def read_overwritten_prefix(directory: Path) -> None:
+    with openckpt.open(directory / "best") as ckpt:
+        generation = check_whole(ckpt)
+        assert ckpt.step == generation  # the save counter inside
+
+
+def list_latest(directory: Path) -> None:
+    prefix = openckpt.latest_checkpoint(directory)
+    assert prefix is not None
+    try:
+        names = openckpt.list_variables(prefix)
+    except PathNotFoundError:
+        return  # swept between the two calls: the caller's own race
+    assert len(names) == TENSORS
+
+
+def find_all(directory: Path) -> None:
+    found = list(openckpt.find(directory))
+    best = [checkpoint for checkpoint in found if checkpoint.prefix.endswith("/best")]
+    assert len(best) == 1 and best[0].complete and len(best[0].files) == 2
+    assert all(checkpoint.damage is None for checkpoint in found), found
+    steps = [checkpoint.step for checkpoint in found if checkpoint.complete and checkpoint.step is not None]
+    assert steps and steps == sorted(set(steps))
+
+
+def group(directory: Path) -> None:
+    listing = group_directory(LOCAL, str(directory))
+    assert all(group.damage is None for group in listing.groups)
+
+
+JOBS: tuple[Callable[[Path], None], ...] = (
+    read_directory,
+    read_one_by_one,
+    read_overwritten_prefix,
+    list_latest,
+    find_all,
+    group,
+)
+
+
+def test_readers_beside_a_trainer_see_an_old_or_a_new_checkpoint(run: Path) -> None:
+    """No reader meets a mixture of two saves or an error, whatever the trainer does meanwhile."""
+    stop = time.monotonic() + SECONDS
+
+    def repeat(job: Callable[[Path], None]) -> tuple[str, int]:
+        count = 0
+        while time.monotonic() < stop:
+            job(run)
+            count += 1
+        return job.__name__, count
+
+    with ThreadPoolExecutor(len(JOBS)) as pool:
+        done = Counter(dict(pool.map(repeat, JOBS)))
+    assert min(done.values()) > 5, done
