@@ -1,6 +1,6 @@
 """Compressed tars, and single compressed files: read from the start, in at most two passes for one checkpoint.
 
-Pass 1 lists the members and keeps what is small (the smallest up to 32 MiB in all: index files, manifests, meta graphs) and
+Pass 1 lists the members and keeps what is small (the smallest up to 16 MiB in all: index files, manifests, meta graphs) and
 what was announced by `expect` before. Pass 2 begins with the first access to data that is not at hand. It loads everything
 announced, or, where nothing was, every member that shares the stem of the one asked for (``ckpt-7.index`` brings
 ``ckpt-7.data-00000-of-00002``). A later pass, for members outside both, loads those and lets go of what the last one held;
@@ -16,7 +16,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 from weakref import WeakValueDictionary
 
-from openckpt.errors import CheckpointError, CorruptionError, Where
+from openckpt.errors import CorruptionError, Where
 from openckpt.findings import Progress
 from openckpt.limits import MIB, Limits
 from openckpt.storage.archive.sources import Blob, UnpackedSource
@@ -26,7 +26,7 @@ from openckpt.storage.archive.tarheaders import TarScan
 from openckpt.storage.archive.tars import member_of
 from openckpt.storage.reading import ByteSource
 
-KEPT_BYTES = 32 * MIB
+KEPT_BYTES = 16 * MIB
 """bytes of small members that the first pass keeps"""
 
 
@@ -50,8 +50,12 @@ class PackedStore(ArchiveStore):
         return self._passes
 
     def expect(self, paths: Sequence[str]) -> None:
-        """Announce members that belong together; they are loaded in one pass when the first of them is needed."""
-        self._expected = frozenset(path.strip("/") for path in paths)
+        """Announce members that belong together; they are loaded in one pass when the first of them is needed.
+
+        An announcement that shares a member with the last one adds to it; any other replaces it.
+        """
+        names = frozenset(path.strip("/") for path in paths)
+        self._expected = names if names.isdisjoint(self._expected) else names | self._expected
 
     def _start(self) -> PackedStream:
         self._passes += 1
@@ -60,24 +64,28 @@ class PackedStore(ArchiveStore):
     def _list(self) -> Listing:
         stream = self._start()
         members: list[Member] = []
-        damage: CheckpointError | None = None
+        damage: CorruptionError | None = None
         keep = _Keep(self._limits, self._source.path)
         has_end = True
         try:
             has_end = self._scan(stream, members, keep)
-            stream.drain()
         except CorruptionError as error:
-            if not members:
-                raise
             damage = error
-            last = members[-1]
-            if stream.offset < last.offset + last.size:
+            if members and stream.offset < members[-1].offset + members[-1].size:
                 cut_short(members)
+        if damage is None or damage.code == "archive.bad-header":
+            try:
+                stream.drain()  # the checksum comes last, and a broken header is most often a sign of it
+            except CorruptionError as error:
+                damage = error
+        if damage is not None and not members:
+            raise damage
         self._kept = keep.small
         self._held = keep.expected
         self._alive.update({**keep.small, **keep.expected})
-        # A checksum over everything is all that gzip has: when it is wrong, any byte may be.
-        suspect = damage is not None and damage.code == "archive.crc-mismatch"
+        # A checksum at the very end is all that gzip and xz have: where the data is damaged, what came before may be as well,
+        # and an HDF5 file would not show it. A download that broke off is another thing: what came is as it was sent.
+        suspect = damage is not None and damage.code in ("archive.crc-mismatch", "archive.damaged")
         return make_listing(members, damage=damage, suspect=suspect, has_end=has_end)
 
     def _scan(self, stream: PackedStream, members: list[Member], keep: _Keep) -> bool:

@@ -49,6 +49,7 @@ class ZipStore(ArchiveStore):
         self._entries: list[ZipEntry] = []
         self._starts: list[int] = []  # offsets of all local headers, sorted; then that of the directory
         self._alive: WeakValueDictionary[int, Blob] = WeakValueDictionary()
+        self._locks: dict[int, ForkLock] = {}
 
     def _list(self) -> Listing:
         directory = read_directory(self._source)
@@ -103,7 +104,7 @@ class ZipStore(ArchiveStore):
         if entry.size > FREE_BYTES:
             ratio = (entry.size - FREE_BYTES) // max(entry.packed_size, 1)
             self._limits.check("archive_ratio", ratio, path, "the growth of the compressed data")
-        lock = ForkLock()
+        lock = self._locks.setdefault(member.key, ForkLock())  # members unpack side by side, one of them once
 
         def load() -> Blob:
             with lock:
