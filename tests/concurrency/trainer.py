@@ -21,7 +21,7 @@ import numpy as np
 from openckpt.formats.bundle import encode_bundle
 
 TENSORS = 300
-KEPT = 4
+KEPT = 6
 
 
 def tensors(generation: int) -> dict[str, np.ndarray]:

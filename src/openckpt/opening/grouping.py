@@ -59,6 +59,7 @@ __all__ = [
 ]
 
 _MISSING_SHOWN = 100
+_SCANS = 5
 
 
 def group_directory(
@@ -82,10 +83,15 @@ def group_directory(
     def regroup(stats: Iterable[FileStat]) -> Listing:
         return group_names(store, directory, stats, limits=limits, read_contents=read_contents)
 
-    listing = regroup(store.scan(directory))
-    if isinstance(store, LocalStore) and not all(group.complete for group in listing.groups):
+    for _ in range(_SCANS):
+        listing = regroup(store.scan(directory))
+        if not isinstance(store, LocalStore) or all(group.complete for group in listing.groups):
+            break
+        seen = len(listing.groups)
         listing = settle(store, listing, regroup)
         listing = replace(listing, groups=tuple(sorted(listing.groups, key=_order)))
+        if len(listing.groups) == seen:
+            break  # else some were swept meanwhile, and what took their place was not in this scan
     return listing
 
 

@@ -54,15 +54,18 @@ def _open(name: str, limits: Limits, verify: bool, progress: Progress | None) ->
         target = resolve(LOCAL, name, limits=limits, progress=progress)
         try:
             return CheckpointReader(open_target(target, limits=limits), target, verify=verify)
-        except FileNotFoundError as error:
+        except BaseException as error:
+            for archive in target.archives:
+                archive.close()
+            if isinstance(error, ConflictError) and not last:
+                continue
+            if not isinstance(error, FileNotFoundError):
+                raise
             # Resolved, and gone before it was opened: a trainer swept it. Whatever the path means now is the answer.
             if last:
                 raise PathNotFoundError(
                     "path.vanished", target.display, "another program keeps removing this checkpoint"
                 ) from error
-        except ConflictError:
-            if last:
-                raise
     raise AssertionError("the last attempt returns or raises")
 
 

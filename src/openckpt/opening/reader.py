@@ -72,7 +72,12 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
             if last:
                 self._busy = -1  # nobody enters again, and the files are closed once
         if last:
-            self._reader.close()
+            self._release()
+
+    def _release(self) -> None:
+        self._reader.close()
+        for archive in self._target.archives:
+            archive.close()
 
     @property
     def closed(self) -> bool:
@@ -90,7 +95,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
             if last:
                 self._busy = -1
         if last:
-            self._reader.close()
+            self._release()
 
     def _enter(self) -> TensorReader:
         # A descriptor closed under a running read could meanwhile be another file: reads hold the reader open.

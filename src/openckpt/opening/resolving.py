@@ -16,8 +16,8 @@ Names are literal: ``[``, ``]``, ``*``, ``?``, ``\\`` and ``!`` mean themselves 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from openckpt.errors import CorruptionError, FormatError, LimitError, PathNotFoundError, UnsupportedError
 from openckpt.findings import Progress
@@ -28,63 +28,15 @@ from openckpt.formats.names import (
     is_tempstate,
     parse_index_name,
     parse_shard_name,
-    parse_v1_shard_name,
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.opening.target import Context, How, HowKind, Target
 from openckpt.storage import FileStat, Store
 
 if TYPE_CHECKING:
-    from openckpt.opening.grouping import Group
+    from openckpt.opening.listing import Group
 
-HowKind = Literal[
-    "prefix", "member", "file", "pattern", "manifest", "scan", "incomplete", "manifest-file", "saved-model", "below"
-]
-
-
-@dataclass(frozen=True, slots=True)
-class How:
-    """How a path was understood.
-
-    Attributes:
-        kind: ``prefix``: it is one; ``member``: a file of the checkpoint was named; ``file``: the file is the checkpoint;
-            ``pattern``: shards of V1; ``manifest``, ``scan``, ``incomplete``: a directory, see
-            `openckpt.opening.choosing.Choice`; ``manifest-file``: the manifest itself was named; ``saved-model``: a
-            SavedModel's variables; ``below``: found below the directory or archive that was named.
-        reason: the same in a sentence, for people.
-    """
-
-    kind: HowKind
-    reason: str
-
-    def __str__(self) -> str:
-        return self.reason
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a path means: a format's reader opens ``path`` in ``store``.
-
-    Attributes:
-        siblings: paths that open something else of the same name: a file and a prefix may share one.
-    """
-
-    store: Store
-    path: str
-    format: str
-    how: How
-    siblings: tuple[str, ...] = ()
-
-    @property
-    def display(self) -> str:
-        """The path as shown to people."""
-        return self.store.display(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
-    limits: Limits
-    progress: Progress | None
-    archives: int = 0  # how many archives we are inside of
+__all__ = ["Context", "How", "HowKind", "Target", "resolve"]
 
 
 def resolve(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None) -> Target:
@@ -97,10 +49,18 @@ def resolve(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, progres
         UnsafeError: a file that could only be read by running code.
         OSError: the system refused.
     """
-    return _resolve(store, path, _Context(limits, progress))
+    if "\0" in path:
+        raise PathNotFoundError("path.not-found", store.display(path), "no file name contains a zero byte")
+    context = Context(limits, progress, [])
+    try:
+        return replace(_resolve(store, path, context), archives=tuple(context.opened))
+    except BaseException:
+        for source in context.opened:
+            source.close()
+        raise
 
 
-def _resolve(store: Store, path: str, context: _Context) -> Target:
+def _resolve(store: Store, path: str, context: Context) -> Target:
     stat = store.stat(path) if path or context.archives else None
     if stat is None:
         return _resolve_name(store, path, context)
@@ -120,7 +80,7 @@ def _is_file(store: Store, path: str) -> bool:
 # ------------------------------------------------------------------------------------------------- names without a file
 
 
-def _resolve_name(store: Store, path: str, context: _Context) -> Target:
+def _resolve_name(store: Store, path: str, context: Context) -> Target:
     if path and _is_file(store, path + INDEX_SUFFIX):
         return Target(store, path, "bundle-v2", How("prefix", "the prefix of a checkpoint"))
     inner = _resolve_in_archive(store, path, context)
@@ -128,43 +88,19 @@ def _resolve_name(store: Store, path: str, context: _Context) -> Target:
         return inner
 
     from openckpt.opening.misses import make_miss
+    from openckpt.opening.remains import check_remains, find_v1_shards, list_quietly
 
     directory, name = store.split(path)
-    target = _resolve_v1_shards(store, directory, name, context)
-    if target is not None:
-        return target
+    listing = list_quietly(store, directory, context.limits)
+    if listing is not None and name:
+        target = find_v1_shards(store, listing, name)
+        if target is not None:
+            return target
+        check_remains(store, listing, name)
     raise make_miss(store, path, context.limits)
 
 
-def _resolve_v1_shards(store: Store, directory: str, name: str, context: _Context) -> Target | None:
-    """``NAME-?????-of-NNNNN``, or NAME alone where such shards lie."""
-    from openckpt.opening.grouping import group_directory, what_is_missing
-
-    if not name:
-        return None
-    try:
-        listing = group_directory(store, directory, limits=context.limits)
-    except OSError:
-        return None
-    pattern = parse_v1_shard_name(name)
-    found = []
-    for group in listing.groups:
-        if group.format != "table-v1":
-            continue
-        part = parse_v1_shard_name(group.name)
-        if part is not None and (
-            part[0] == name or (pattern is not None and (part[0], part[2]) == (pattern[0], pattern[2]))
-        ):
-            found.append(group)
-    if not found:
-        return None
-    best = max(found, key=lambda group: (group.complete, group.mtime_ns))
-    reason = f"the shards of a V1 checkpoint, {what_is_missing(best)}"
-    siblings = tuple(store.display(group.prefix) for group in found if group is not best)
-    return Target(store, best.prefix, "table-v1", How("pattern", reason), siblings)
-
-
-def _resolve_in_archive(store: Store, path: str, context: _Context) -> Target | None:
+def _resolve_in_archive(store: Store, path: str, context: Context) -> Target | None:
     """``ARCHIVE!INNER``: the longest part before a ``!`` that is a file, so that names with a ``!`` win."""
     at = path.rfind("!")
     while at > 0:
@@ -176,7 +112,7 @@ def _resolve_in_archive(store: Store, path: str, context: _Context) -> Target | 
     return None
 
 
-def _enter_archive(store: Store, stat: FileStat, context: _Context) -> tuple[Store, _Context]:
+def _enter_archive(store: Store, stat: FileStat, context: Context) -> tuple[Store, Context]:
     from openckpt.storage.archive import archive_kind, open_archive
 
     if context.archives > context.limits.archive_nesting:
@@ -186,8 +122,8 @@ def _enter_archive(store: Store, stat: FileStat, context: _Context) -> tuple[Sto
             f"an archive inside {context.archives} archives, above the limit archive_nesting={context.limits.archive_nesting}",
         )
     source = store.open(stat.path)
+    context.opened.append(source)
     if archive_kind(source) is None:
-        source.close()
         raise UnsupportedError(
             "path.not-an-archive", store.display(stat.path), "only an archive has something behind a '!'"
         )
@@ -198,7 +134,7 @@ def _enter_archive(store: Store, stat: FileStat, context: _Context) -> tuple[Sto
 # ----------------------------------------------------------------------------------------------------------------- files
 
 
-def _resolve_file(store: Store, path: str, stat: FileStat, context: _Context) -> Target:
+def _resolve_file(store: Store, path: str, stat: FileStat, context: Context) -> Target:
     from openckpt.opening.sniffing import shard_map_format
 
     directory, name = store.split(path)
@@ -250,7 +186,7 @@ def _literal_sibling(store: Store, prefix: str) -> tuple[str, ...]:
     return (store.display(prefix),) if store.split(prefix)[1] and _is_file(store, prefix) else ()
 
 
-def _resolve_content(store: Store, path: str, stat: FileStat, context: _Context) -> Target:
+def _resolve_content(store: Store, path: str, stat: FileStat, context: Context) -> Target:
     from openckpt.opening.sniffing import sniff_file
 
     directory, name = store.split(path)
@@ -284,23 +220,24 @@ _FORMAT_WORDS = {
 }
 
 
-def _resolve_meta(store: Store, path: str, context: _Context) -> Target:
+def _resolve_meta(store: Store, path: str, context: Context) -> Target:
     """A meta graph without an index beside it: of a V1 checkpoint, or of none."""
+    from openckpt.opening.remains import META_ONLY, find_v1_shards, list_quietly
+
     prefix = path[: -len(META_SUFFIX)]
     directory, name = store.split(prefix)
     stat = store.stat(prefix) if name else None
     if stat is not None and stat.kind == "file":
         target = _resolve_content(store, prefix, stat, context)
         return replace(target, how=How("member", f"the meta graph of the checkpoint {store.display(prefix)!r}"))
-    target_or_none = _resolve_v1_shards(store, directory, name, context)
-    if target_or_none is not None:
-        return target_or_none
-    raise CorruptionError(
-        "path.meta-only", store.display(path), "only the graph is here, the checkpoint that belongs to it is not"
-    )
+    listing = list_quietly(store, directory, context.limits)
+    shards = None if listing is None else find_v1_shards(store, listing, name)
+    if shards is not None:
+        return shards
+    raise CorruptionError("path.meta-only", store.display(path), META_ONLY)
 
 
-def _resolve_manifest(store: Store, directory: str, stat: FileStat, context: _Context) -> Target:
+def _resolve_manifest(store: Store, directory: str, stat: FileStat, context: Context) -> Target:
     from openckpt.opening.choosing import locate_entry, read_manifest
     from openckpt.opening.grouping import group_directory
     from openckpt.opening.misses import nearest_text
@@ -334,7 +271,7 @@ def _siblings_of(store: Store, group: Group) -> tuple[str, ...]:
 # ----------------------------------------------------------------------------------------------------------- directories
 
 
-def _resolve_directory(store: Store, path: str, context: _Context) -> Target:
+def _resolve_directory(store: Store, path: str, context: Context) -> Target:
     from openckpt.opening.choosing import choose_in_directory
 
     if path.endswith("/") and _is_file(store, path + INDEX_SUFFIX):
@@ -375,7 +312,7 @@ def _saved_model_variables(store: Store, directory: str) -> str | None:
     return None if stat is None or stat.link else variables  # a link to a directory is followed only when it is named
 
 
-def _resolve_tree(store: Store, root: str, context: _Context) -> Target:
+def _resolve_tree(store: Store, root: str, context: Context) -> Target:
     """The root of an archive, or a directory without a checkpoint of its own: what lies below."""
     from openckpt.opening.below import choose_below
 

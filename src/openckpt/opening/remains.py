@@ -1,0 +1,56 @@
+"""What answers to a name without a file or an index of that name: shards of V1, or what is left of a checkpoint."""
+
+from __future__ import annotations
+
+from openckpt.errors import CorruptionError
+from openckpt.formats.names import INDEX_SUFFIX, META_SUFFIX, parse_v1_shard_name
+from openckpt.limits import Limits
+from openckpt.opening.grouping import group_directory
+from openckpt.opening.listing import Listing, what_is_missing
+from openckpt.opening.target import How, Target
+from openckpt.storage import Store
+
+
+def list_quietly(store: Store, directory: str, limits: Limits) -> Listing | None:
+    """Return the listing of a directory, or None where the system refuses it."""
+    try:
+        return group_directory(store, directory, limits=limits)
+    except OSError:
+        return None
+
+
+def check_remains(store: Store, listing: Listing, name: str) -> None:
+    """Raise the error that says what is left of a checkpoint of this name: data files, or the graph."""
+    for group in listing.named(name):
+        if group.format == "bundle-v2" and group.index is None:
+            raise CorruptionError(
+                "path.index-missing",
+                store.display(group.prefix),
+                f"{len(group.shards)} data files are here, but not their index {name + INDEX_SUFFIX!r}",
+            )
+    for stat in listing.orphan_metas:
+        if stat.name == name + META_SUFFIX:
+            raise CorruptionError("path.meta-only", store.display(stat.path), META_ONLY)
+
+
+META_ONLY = "only the graph is here, the checkpoint that belongs to it is not"
+
+
+def find_v1_shards(store: Store, listing: Listing, name: str) -> Target | None:
+    """``NAME-?????-of-NNNNN``, or NAME alone where such shards lie."""
+    pattern = parse_v1_shard_name(name)
+    found = []
+    for group in listing.groups:
+        if group.format != "table-v1":
+            continue
+        part = parse_v1_shard_name(group.name)
+        if part is not None and (
+            part[0] == name or (pattern is not None and (part[0], part[2]) == (pattern[0], pattern[2]))
+        ):
+            found.append(group)
+    if not found:
+        return None
+    best = max(found, key=lambda group: (group.complete, group.mtime_ns))
+    reason = f"the shards of a V1 checkpoint, {what_is_missing(best)}"
+    siblings = tuple(store.display(group.prefix) for group in found if group is not best)
+    return Target(store, best.prefix, "table-v1", How("pattern", reason), siblings)
