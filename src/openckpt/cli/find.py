@@ -12,7 +12,7 @@ from openckpt.cli.each import print_json, run_for_each
 from openckpt.cli.progress import progress_bar
 from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen, Style
-from openckpt.cli.text import count_text, names_text, pad, shorten, size_text
+from openckpt.cli.text import cell_width, count_text, names_text, pad, size_text
 from openckpt.errors import printable
 
 if TYPE_CHECKING:
@@ -88,15 +88,19 @@ class _Table:
         screen = self._screen
         if not self._started:
             self._started = True
-            self._print(screen.style(self._row(*_HEAD, "prefix"), "dim"))
+            self._print(screen.style(f"{self._row(*_HEAD)}  prefix", "dim"))
         state, style = state_of(found)
         step = "-" if found.step is None else str(found.step)
-        row = self._row(found.format, step, size_text(found.bytes), str(len(found.files)), "", printable(found.prefix))
-        at = sum(_WIDTHS[:-1]) + 2 * (len(_WIDTHS) - 1)
-        row = row[:at] + screen.style(pad(state, _WIDTHS[-1]), style) + row[at + _WIDTHS[-1] :]
-        if found.layout is not None:
-            row += screen.style(f"  [{found.layout}]", "dim")
-        self._print(row)
+        prefix = printable(found.prefix)
+        layout = f"  [{found.layout}]" if found.layout is not None else ""
+        row = self._row(found.format, step, size_text(found.bytes), str(len(found.files)))
+        row += "  " + screen.style(pad(state, _WIDTHS[-1]), style)
+        # A prefix is there to be copied: where the row has no room for it, it gets a line of its own, whole.
+        at = sum(_WIDTHS) + 2 * len(_WIDTHS)
+        if screen.width is not None and at + cell_width(prefix + layout) > screen.width:
+            self._print(row)
+            row = "  "
+        self._print(f"{row}  {prefix}{screen.style(layout, 'dim')}")
         if found.damage is not None:
             self._print(f"    {printable(found.damage)} [{found.damage_code}]")
         elif found.missing:
@@ -115,11 +119,11 @@ class _Table:
         if self._screen.is_terminal:
             self._screen.stream.flush()
 
-    def _row(self, *cells: str) -> str:
-        room = None if self._screen.width is None else max(20, self._screen.width - sum(_WIDTHS) - 2 * len(_WIDTHS))
-        prefix = cells[-1] if room is None else shorten(cells[-1], room, self._screen.ellipsis)
-        head = [pad(cell, width, right=right) for cell, width, right in zip(cells, _WIDTHS, _RIGHT, strict=False)]
-        return "  ".join([*head, prefix])
+    @staticmethod
+    def _row(*cells: str) -> str:
+        return "  ".join(
+            pad(cell, width, right=right) for cell, width, right in zip(cells, _WIDTHS, _RIGHT, strict=False)
+        )
 
 
 def state_of(found: FoundCheckpoint) -> tuple[str, Style]:

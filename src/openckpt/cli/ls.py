@@ -11,7 +11,7 @@ from openckpt.cli import exits
 from openckpt.cli.each import print_json, run_for_each
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
-from openckpt.cli.text import count_text, pad, shape_text, shorten, size_text
+from openckpt.cli.text import count_text, pad, shape_text, shorten_key, size_text
 from openckpt.errors import printable
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _table_lines(screen: Screen, rows: list[Row]) -> Iterator[str]:
     aligned_right = (False, False, True, True)
 
     def line(row: tuple[str, ...]) -> str:
-        key = pad(shorten(row[0], key_width, screen.ellipsis), key_width)
+        key = pad(shorten_key(row[0], key_width, screen.ellipsis), key_width)
         tail = (pad(t, w, right=r) for t, w, r in zip(row[1:], rest, aligned_right, strict=True))
         return f"{key}  {'  '.join(tail)}"
 

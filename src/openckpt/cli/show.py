@@ -106,7 +106,7 @@ def _print_tensor(screen: Screen, ckpt: CheckpointReader, key: str, array: Numbe
     else:
         statistics = compute_statistics(plain)
         if plain.ndim or not values:
-            screen.line("  " + _statistics_text(statistics, absolute=plain.dtype.kind == "c"))
+            screen.paragraph("", _statistics_text(statistics, absolute=plain.dtype.kind == "c"), indent=2)
         # Fewer values than this are all printed below, and a picture of them says less.
         histogram = compute_histogram(plain, statistics) if statistics.count >= _WORTH_A_PICTURE else None
         if histogram is not None:

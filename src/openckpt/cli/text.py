@@ -63,6 +63,13 @@ def shorten(text: str, width: int, ellipsis: str = "…") -> str:
     return start + ellipsis + end
 
 
+def shorten_key(key: str, width: int, ellipsis: str = "…") -> str:
+    """Return a key cut to ``width`` columns: first the parts that TensorFlow writes into every key, then the middle."""
+    if cell_width(key) > width:
+        key = key.replace("/.ATTRIBUTES/VARIABLE_VALUE", f"/{ellipsis}").replace("/.OPTIMIZER_SLOT/", f"/{ellipsis}/")
+    return shorten(key, width, ellipsis)
+
+
 def names_text(names: Iterable[str], total: int, *, most: int = 3) -> str:
     """Return the first names, escaped, and how many more there are."""
     shown = [printable(name) for _, name in zip(range(most), names, strict=False)]
