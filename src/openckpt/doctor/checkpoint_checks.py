@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from openckpt.doctor.report import CheckpointReport, checkpoint_report
+from openckpt.doctor.report import CheckpointReport, checkpoint_report, has_error
 from openckpt.doctor.scene import Scene
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
@@ -55,6 +55,8 @@ def examine(scene: Scene, group: Group) -> CheckpointReport | None:
         step = _step(scene, group, reader)
     finally:
         reader.close()
+    if has_error(findings) and _is_gone(scene, group):
+        return None
     return checkpoint_report(shown, reader.format, step, findings)
 
 

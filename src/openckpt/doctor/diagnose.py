@@ -108,6 +108,8 @@ class _Doctor:
         group = place.groups[0]
         findings = [*self._about_the_path(scene, group, place), *_beside(scene, group)]
         report = examine(scene, group)
+        if report is None:
+            findings.append(make_finding("path.vanished", scene.show(group), "removed while it was looked at"))
         return _report(self.name, findings, () if report is None else (report,))
 
     def _about_the_path(self, scene: Scene, group: Group, place: Place) -> Iterator[Finding]:

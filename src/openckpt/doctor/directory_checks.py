@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from openckpt.doctor.checkpoint_checks import examine, target_of
 from openckpt.doctor.leftovers import (
@@ -13,21 +13,23 @@ from openckpt.doctor.leftovers import (
     check_same_names,
     check_stale_shards,
 )
-from openckpt.doctor.manifest_checks import check_manifest
+from openckpt.doctor.manifest_checks import ManifestVerdict, check_manifest
 from openckpt.doctor.mixing import compare_steps
 from openckpt.doctor.report import CheckpointReport, checkpoint_report, has_error
 from openckpt.doctor.scene import Scene, shown, stem_of
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
+from openckpt.formats.names import MANIFEST_NAME
 from openckpt.formats.spec import TensorSpec
 from openckpt.opening.choosing import latest_key
-from openckpt.opening.grouping import Group
+from openckpt.opening.grouping import Group, group_directory
 from openckpt.opening.opener import open_target
 from openckpt.storage import FileStat
 
 MOST_CHECKPOINTS = 1000
 """checkpoints that one report looks at"""
 _COMPARED_TENSORS = 1_000_000
+_RETRIES = 20  # a manifest that changes this often while it is read is not the work of a trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def examine_directory(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> Director
     findings: list[Finding] = []
     newest: Group | None = None
     if not scene.is_export:
-        verdict = check_manifest(scene)
+        scene, verdict = _settled(scene)
         findings += verdict.findings
         newest = verdict.newest
     findings += check_leftovers(scene)
@@ -77,6 +79,21 @@ def examine_directory(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> Director
         findings += check_same_bytes(scene)
     valid = not has_error(findings) and (newest is None or verdicts.get(newest.prefix, True))
     return DirectoryResult(tuple(findings), tuple(reports), valid)
+
+
+def _settled(scene: Scene) -> tuple[Scene, ManifestVerdict]:
+    """Return the scene and what its manifest says, looked at again while a trainer changes both."""
+    verdict = check_manifest(scene)
+    for _ in range(_RETRIES):
+        before = scene.listing.manifests.get(MANIFEST_NAME)
+        now = scene.store.stat(scene.store.join(scene.listing.directory, MANIFEST_NAME))
+        same = (None if before is None else before.identity) == (None if now is None else now.identity)
+        if same or all(finding.severity == "note" for finding in verdict.findings):
+            break
+        listing = group_directory(scene.store, scene.listing.directory, limits=scene.limits)
+        scene = replace(scene, listing=listing)
+        verdict = check_manifest(scene)
+    return scene, verdict
 
 
 def _examine_all(scene: Scene, groups: Sequence[Group]) -> tuple[list[CheckpointReport], dict[str, bool]]:

@@ -98,7 +98,9 @@ def _explain_file(scene: Scene, group: Group, main: FileStat) -> Finding | None:
     place = scene.store.display(main.path)
     if group.format in ("bundle-v2", "table-v1"):
         data = read_small(scene.store, main.path, _INDEX_BYTES)
-        return _explain_table(data, place) if data else None
+        finding = _explain_table(data, place) if data else None
+        if finding is not None:
+            return finding
     try:
         source = scene.store.open(main.path)
         try:
@@ -123,8 +125,7 @@ def _explain_table(data: bytes, place: str) -> Finding | None:
     pairs = data.count(b"\r\n")
     if pairs and _is_table(data.replace(b"\r\n", b"\n"), place):
         return make_finding("detect.text-damaged", place, f"{pairs} line feeds have got a carriage return before them")
-    found = detect(MemorySource(place, data))
-    return compressed(found, place) if found.kind in ("gz", "bz2", "xz") else None
+    return None
 
 
 def _is_table(data: bytes, place: str) -> bool:
