@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
 
-from openckpt.errors import ConflictError, CorruptionError, Where
+from openckpt.errors import ConflictError, CorruptionError, FormatError, Where
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.sstable.block import BlockSearch, decode_block, first_entry, restarts_of
 from openckpt.formats.sstable.format import (
@@ -31,6 +31,12 @@ _WHOLE_BYTES = 1 << 20  # up to this size one read of everything is cheaper than
 class Table:
     """A sorted map from bytes to bytes in one file (formats 1). Thread-safe; the caller owns and closes the source.
 
+    Args:
+        source: the file.
+        limits: caps on the size of blocks and keys.
+        keep_blocks: how many blocks `get` holds on to, none above 1 MiB; all where not given. Blocks of an index are small
+            and asked for again, those of a V1 checkpoint are the tensors.
+
     Raises:
         CorruptionError: ``table.too-short``, ``table.bad-magic``, ``table.footer-handle``, ``table.handle-past-end``,
             ``table.block-crc``, ``table.bad-block``, ``table.bad-entry``, ``table.key-order``, ``table.separator``.
@@ -38,8 +44,8 @@ class Table:
         ConflictError: ``storage.changed``, the file was replaced after it was opened.
     """
 
-    def __init__(self, source: ByteSource, *, limits: Limits = DEFAULT_LIMITS) -> None:
-        self._source, self._limits = source, limits
+    def __init__(self, source: ByteSource, *, limits: Limits = DEFAULT_LIMITS, keep_blocks: int | None = None) -> None:
+        self._source, self._limits, self._keep_blocks = source, limits, keep_blocks
         self.path, size = source.path, source.size
         if size < FOOTER_BYTES:
             raise CorruptionError(
@@ -83,7 +89,7 @@ class Table:
 
     def _parse_index(self, block: bytes) -> tuple[list[bytes], list[Handle]]:
         where = Where(self.path, offset=self._index.offset)
-        separators, values = decode_block(block, where)
+        separators, values = decode_block(block, where, limits=self._limits)
         handles = []
         for value in values:
             try:
@@ -102,8 +108,13 @@ class Table:
         search = self._searches.get(number)
         if search is None:
             handle = self.handles[number]
-            search = BlockSearch(self._load(handle), Where(self.path, offset=handle.offset))
-            self._searches[number] = search
+            search = BlockSearch(self._load(handle), Where(self.path, offset=handle.offset), self._limits)
+            if self._keep_blocks is None:
+                self._searches[number] = search
+            elif handle.size <= _WHOLE_BYTES:
+                if len(self._searches) >= self._keep_blocks:
+                    self._searches = {}
+                self._searches[number] = search
         return search.get(key)
 
     def blocks(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
@@ -111,7 +122,7 @@ class Table:
         last: bytes | None = None
         for number, handle in enumerate(self.handles):
             where = Where(self.path, offset=handle.offset)
-            keys, values = decode_block(self._load(handle), where, last)
+            keys, values = decode_block(self._load(handle), where, last, limits=self._limits)
             if keys:
                 self._check_separators(number, keys, where)
                 last = keys[-1]
@@ -142,10 +153,10 @@ class Table:
         for number, handle in enumerate(self.handles):
             where = Where(self.path, offset=handle.offset)
             try:
-                keys, values = decode_block(self._load(handle), where, last)
+                keys, values = decode_block(self._load(handle), where, last, limits=self._limits)
                 if keys:
                     self._check_separators(number, keys, where)
-            except CorruptionError as error:
+            except FormatError as error:  # also a block type that we do not know, or keys beyond the limits
                 yield finding_of(error)
                 continue
             if keys:
@@ -162,7 +173,7 @@ class Table:
                 regions.append(self.metaindex)
                 if end:
                     yield make_finding("table.metaindex", where, "the metaindex block is not empty")
-            except CorruptionError as error:
+            except FormatError as error:
                 what = f"the metaindex block, which nothing reads, is damaged: {error.message}"
                 yield make_finding("table.metaindex", self._footer_where, what)
         for before, after in pairwise(sorted(regions)):
