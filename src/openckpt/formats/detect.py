@@ -100,3 +100,11 @@ def size_words(size: int) -> str:
     while power < 4 and size >= 999.5 * 1000**power:
         power += 1
     return f"{size / 1000**power:.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
+
+
+def pickle_of(head: bytes) -> Detected:
+    """Return the verdict for a pickle, with the library whose objects it mentions."""
+    about = next((f" of {name.decode()} objects" for name in (b"torch", b"numpy", b"sklearn") if name in head), "")
+    return Detected(
+        "pickle", f"a Python pickle{about} (never executed here: it could run any program)", "detect.pickle"
+    )

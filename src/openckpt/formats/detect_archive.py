@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from openckpt.errors import FormatError
-from openckpt.formats.detect import Detected, read_tail
+from openckpt.formats.detect import TAIL, Detected, read_tail
 from openckpt.limits import DEFAULT_LIMITS, MIB
 from openckpt.storage.archive import ArchiveKind
-from openckpt.storage.archive.zipheaders import iter_entries, read_directory
+from openckpt.storage.archive.zipheaders import LOCAL, iter_entries, read_directory
 from openckpt.storage.reading import ByteSource
 
 _WORDS: dict[ArchiveKind, str] = {
@@ -27,12 +27,14 @@ def detect_archive(source: ByteSource, kind: ArchiveKind, head: bytes) -> Detect
         return Detected(kind, _WORDS[kind])
     try:
         directory = read_directory(source)
+        if directory.shift and head.startswith(LOCAL) and is_translated(source, grown=True):
+            return text_damaged("a zip file")
         if directory.size > MIB:  # a hundred thousand members: no format of weights has so many
             return Detected("zip", "a zip archive")
         names = [entry.name for entry in iter_entries(source, directory, DEFAULT_LIMITS)]
         cut = ""
     except FormatError as error:
-        if error.code == "archive.bad-directory" and is_crlf(head + read_tail(source)):
+        if error.code == "archive.bad-directory" and is_translated(source, grown=False):
             return text_damaged("a zip file")
         names = [head[30 : 30 + int.from_bytes(head[26:28], "little")]]
         cut = ", damaged" if error.code != "archive.truncated" else ", its end is missing"
@@ -53,10 +55,14 @@ def _by_members(names: list[bytes]) -> Detected:
     return Detected("zip", "a zip archive")
 
 
-def is_crlf(data: bytes) -> bool:
-    """Return whether every line feed follows a carriage return, as after a transfer in text mode."""
-    pairs = data.count(b"\r\n")
-    return pairs > 0 and pairs == data.count(b"\n")
+def is_translated(source: ByteSource, *, grown: bool) -> bool:
+    """Return whether the line ends at both ends of the file are those of a transfer in text mode.
+
+    ``grown``: LF became CRLF and the file longer, so that no line feed stands alone; else CRLF became LF, and no pair is left.
+    """
+    around = source.read_at(0, min(TAIL, source.size)) + read_tail(source)
+    pairs, feeds = around.count(b"\r\n"), around.count(b"\n")
+    return feeds > 0 and pairs == (feeds if grown else 0)
 
 
 def text_damaged(what: str) -> Detected:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from openckpt.formats.detect import Detected, read_tail
-from openckpt.formats.detect_archive import is_crlf, text_damaged
+from openckpt.formats.detect import Detected, pickle_of, read_tail
+from openckpt.formats.detect_archive import is_translated, text_damaged
 from openckpt.formats.sstable.format import MAGIC_BYTES
 from openckpt.formats.wire import parse_varint
 from openckpt.storage.reading import ByteSource
@@ -17,8 +17,8 @@ _USER_BLOCK = (
 )  # an HDF5 file may begin behind a block of 512, 1024, 2048 ... bytes; this is the longest looked for
 _HEADER_BYTES = 100_000_000  # the reference reader's cap on a safetensors header
 _TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the pickled number 0x1950a86a20f9469cfc6c and STOP
-_OLD_PICKLE = re.compile(rb"(?:[(\]}]?(?:dp|lp|i)\d*\n|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n)")
 _NODE_OP = re.compile(rb"[A-Za-z_][A-Za-z0-9_>.]*")
+_META_GRAPH_TAGS = (b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x2a", b"\x32", b"\x3a")  # fields 1 to 7, in any order
 _V2_START = re.compile(rb"\x00\x00[\x02-\x7f](?:\x08[\x01-\xff]\x01?|\x1a)")
 
 # What a signature at an offset says. Files of other trades turn up under checkpoint names often enough to be told.
@@ -76,11 +76,9 @@ def _table(source: ByteSource) -> Detected:
         value, at = _varint(footer, at)
         values.append(value)
     # The index block lies directly before the footer; where it does not, bytes came or went between.
-    if values[2] + values[3] + 5 != source.size - _FOOTER:
-        around = source.read_at(0, min(64 << 10, source.size)) + read_tail(source)
-        grown = values[2] + values[3] + 5 < source.size - _FOOTER
-        if is_crlf(around) or (not grown and b"\r\n" not in around and b"\n" in around):
-            return text_damaged("a table (index or V1 checkpoint)")
+    grown = source.size - _FOOTER - (values[2] + values[3] + 5)
+    if grown and is_translated(source, grown=grown > 0):
+        return text_damaged("a table (index or V1 checkpoint)")
     return Detected("table", "a table: the index of a V2 checkpoint, or a V1 checkpoint")
 
 
@@ -111,11 +109,8 @@ def _checkpoint(source: ByteSource, head: bytes) -> Detected | None:
 def _named(source: ByteSource, head: bytes) -> Detected | None:
     if head.startswith(_TORCH):
         return Detected("torch-pickle", "an old PyTorch checkpoint (a pickle, never executed here)", "detect.torch")
-    if (head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")) or _OLD_PICKLE.match(head):
-        about = next((f" of {name.decode()} objects" for name in (b"torch", b"numpy", b"sklearn") if name in head), "")
-        return Detected(
-            "pickle", f"a Python pickle{about} (never executed here: it could run any program)", "detect.pickle"
-        )
+    if head[0] == 0x80 and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+        return pickle_of(head)
     key = _msgpack_key(head)
     if key is not None:
         return Detected(
@@ -157,7 +152,7 @@ def _graph(source: ByteSource, head: bytes) -> Detected | None:
     size = source.size
     if head[:3] == b"\x08\x01\x12":
         length, at = _varint(head, 3)
-        if 0 < length <= size - at and head[at : at + 1] == b"\x0a":
+        if 0 < length <= size - at and head[at : at + 1] in _META_GRAPH_TAGS:
             return Detected(
                 "saved-model",
                 "the graph of a SavedModel; its weights lie in variables/ beside it",

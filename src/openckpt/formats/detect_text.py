@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from openckpt.formats.detect import Detected, size_words
+from openckpt.formats.detect import Detected, pickle_of, size_words
 from openckpt.storage.reading import ByteSource
 
-_LFS_OID = re.compile(rb"^oid sha256:([0-9a-f]{64})$", re.MULTILINE)
-_LFS_SIZE = re.compile(rb"^size (\d{1,19})$", re.MULTILINE)
+_LFS_OID = re.compile(rb"^oid sha256:([0-9a-f]{64})\r?$", re.MULTILINE)
+_LFS_SIZE = re.compile(rb"^size (\d{1,19})\r?$", re.MULTILINE)
 _MANIFEST = re.compile(
     rb"(?:\s|#[^\n]*\n)*(?:all_)?model_checkpoint_(?:path|paths|timestamps)\s*[:\[]"
     rb"|(?:\s|#[^\n]*\n)*last_preserved_timestamp\s*:"
@@ -17,6 +17,7 @@ _HTML = re.compile(rb"(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", 
 _TITLE = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
 _XML_CODE = re.compile(rb"<Code>([^<]{1,100})</Code>")
 _XML_MESSAGE = re.compile(rb"<Message>([^<]{1,200})</Message>")
+_OLD_PICKLE = re.compile(rb"(?:[(\]}]?(?:dp|lp|i)\d*\n|c[A-Za-z_][\w.]*\n[A-Za-z_]\w*\n)")  # protocols 0 and 1
 _CONTROL = bytes(set(range(32)) - {7, 8, 9, 10, 12, 13, 27}) + b"\x7f"
 
 
@@ -78,6 +79,8 @@ def _known(source: ByteSource, start: bytes) -> Detected | None:
         return Detected("manifest", "a checkpoint manifest (the text file that names the newest checkpoint)")
     if re.match(rb'\{\s*["}]|\[\s*[\[{"\d\]-]', start):
         return Detected("json", _json_words(start), "detect.json")
+    if _OLD_PICKLE.match(start):
+        return pickle_of(start)
     if re.match(rb"(?:node|meta_info_def|graph_def)\s*\{", start):
         return Detected("graph", "a TensorFlow graph in text form, without weights", "detect.graph")
     return None
