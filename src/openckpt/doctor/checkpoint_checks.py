@@ -33,7 +33,7 @@ def examine(scene: Scene, group: Group) -> CheckpointReport | None:
     """Check one checkpoint; None when another program has removed it since the directory was listed."""
     shown = scene.show(group)
     if group.format == "bundle-v2" and group.index is None:
-        from openckpt.doctor.shard_checks import check_missing_index
+        from openckpt.doctor.index_checks import check_missing_index
 
         return checkpoint_report(shown, group.format, group.step, check_missing_index(scene, group))
     try:
@@ -66,7 +66,7 @@ def _is_gone(scene: Scene, group: Group) -> bool:
 
 
 def _unopened(scene: Scene, group: Group, error: CheckpointError) -> CheckpointReport:
-    from openckpt.doctor.shard_checks import explain_unreadable
+    from openckpt.doctor.index_checks import explain_unreadable
 
     by_name = group.format == "bundle-v2" or len(group.shards) > 1
     findings = explain_unreadable(scene, group, error)
