@@ -147,8 +147,21 @@ class FlatReader:
         return None
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
-        """Yield what is wrong with the files of this checkpoint; formats without checksums have nothing to add."""
-        yield from ()
+        """Yield the tensors that are listed and cannot be read; formats with checksums add to it."""
+        yield from self._unreadable()
+
+    def _unreadable(self) -> Iterator[Finding]:
+        """Yield a finding for each tensor whose type is unknown or whose shape numpy cannot hold; reads nothing."""
+        from openckpt.findings import finding_of
+
+        for key, spec in self._specs.items():
+            try:
+                if spec.dtype not in BY_NAME:
+                    raise self._refusal(key, spec)
+                if key in self._runs:
+                    checked_shape(spec, Where(self.path, key))
+            except CheckpointError as error:
+                yield finding_of(error)
 
     def close(self) -> None:
         """Release the files; views stay valid."""

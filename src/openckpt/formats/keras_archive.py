@@ -172,6 +172,9 @@ def _open_box(store: Store, path: str, limits: Limits) -> _Box:
 
 
 def _no_weights(box: _Box, path: str) -> CheckpointError:
+    stat = box.store.stat(box.join(WEIGHTS))
+    if stat is not None and stat.kind == "other":
+        box.store.open(box.join(WEIGHTS)).close()  # a link or a device: the store says so
     if box.has(NPZ_WEIGHTS):
         return UnsafeError("keras.npz-weights", path, f"the weights are {NPZ_WEIGHTS}, which holds pickled objects")
     names = ", ".join(map(repr, list(box.members())[:5])) or "nothing"

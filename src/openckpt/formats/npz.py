@@ -13,7 +13,6 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, CorruptionError, LimitError, UnsafeError, UnsupportedError, Where
-from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import FlatReader, Run
 from openckpt.formats.members import check_member, crc_mismatch, stated_crc
 from openckpt.formats.npy import NpyHeader, header_length, parse_header
@@ -136,19 +135,22 @@ class NpzReader(FlatReader):
         for path in self._others:
             where = Where(self._archive.display(path))
             yield make_finding("npz.other-member", where, "the archive also holds a file that is no array")
+        yield from self._unreadable()
+        if not data:
+            return
         for number, (key, member) in enumerate(self._members.items()):
             if progress is not None:
                 progress("checking members", number, len(self._members))
-            spec = self._specs[key]
-            if spec.dtype not in BY_NAME:
-                yield finding_of(self._refusal(key, spec))
-            if not data:
-                continue
             try:
-                check_member(member)
+                if self._specs[key].dtype == "string":
+                    self.read(key)  # text must be decoded to be proved
+                else:
+                    check_member(member)
             except CheckpointError as error:
-                if error is not self._problems.get(key):
+                if key not in self._problems:
                     yield finding_of(error)
+            finally:
+                member.close()
 
     def close(self) -> None:
         """Release the file; views stay valid."""

@@ -214,15 +214,15 @@ class SafetensorsReader(FlatReader):
 
         The format has no checksum of tensor data, so ``data`` makes no difference.
         """
-        from openckpt.findings import finding_of, make_finding
+        from openckpt.findings import make_finding
 
         seen: set[tuple[str, str]] = set()
-        for key, error in self._problems.items():
-            # a missing file is one fault, however many tensors it held; a missing tensor is one each
-            place = (error.code, key if error.code == "safetensors.shard-key-missing" else error.where.path)
+        for finding in self._unreadable():
+            # a damaged or missing file is one fault, however many tensors it held
+            place = (finding.code, finding.where.key or finding.where.path)
             if place not in seen:
                 seen.add(place)
-                yield finding_of(error)
+                yield finding
         for where in self._unlisted:
             yield make_finding("safetensors.unlisted-key", where, "the index does not name this tensor")
 

@@ -225,6 +225,20 @@ def test_nearly_empty_array_reads_when_the_caller_raises_the_limit() -> None:
     assert opened(data, limits=Limits(archive_ratio=needed)).read("a").shape == (10 << 20,)
 
 
+def test_shape_that_numpy_cannot_hold_is_a_limit() -> None:
+    """No elements, and sides beyond any address."""
+    reader = opened(
+        hdf5(
+            lambda file: file.create_dataset(
+                "a", (0, 1 << 40, 1 << 40), "f8", chunks=(1, 1, 1), maxshape=(None, None, None)
+            )
+        )
+    )
+
+    assert refusal(reader, "a").code == "limits.exceeded"
+    assert codes(reader) == ["limits.exceeded"]
+
+
 # Order and attributes.
 
 

@@ -196,6 +196,8 @@ class _Walk:
         declared = prod(shape) * kind.itemsize
         if kind.dtype not in BY_NAME:
             return Problem("spec.unknown-dtype", path, f"the data type {kind.dtype} is not known")
+        if prod(max(length, 1) for length in shape) * kind.itemsize >= 1 << 63:
+            return Problem("limits.exceeded", path, f"NumPy has no arrays of shape {list(shape)}")
         if found.storage in ("contiguous", "compact"):
             if stored != declared:
                 message = f"{kind.dtype} of shape {list(shape)} does not fit its stored bytes"
