@@ -73,6 +73,14 @@ def _report(
     return Report(path, valid, found, reports)
 
 
+def _about_archive(store: Store) -> Iterator[Finding]:
+    """Yield what is wrong with or odd about the archive that the checkpoint lies in."""
+    from openckpt.storage.archive import ArchiveStore
+
+    if isinstance(store, ArchiveStore):
+        yield from store.validate()
+
+
 class _Doctor:
     """The work of one `diagnose` call."""
 
@@ -87,7 +95,7 @@ class _Doctor:
         if place.kind == "checkpoint":
             return self._checkpoint(place)
         if place.kind == "archive":
-            return self._tree(place.store, place.directory, [])
+            return self._tree(place.store, place.directory, list(_about_archive(place.store)))
         return self._directory(place)
 
     def _unfinished(self) -> Iterator[Finding]:
@@ -106,7 +114,7 @@ class _Doctor:
         listing = group_directory(place.store, place.directory, limits=self.limits)
         scene = self._scene(place.store, listing)
         group = place.groups[0]
-        findings = [*self._about_the_path(scene, group, place), *_beside(scene, group)]
+        findings = [*self._about_the_path(scene, group, place), *_about_archive(place.store), *_beside(scene, group)]
         report = examine(scene, group)
         if report is None:
             findings.append(make_finding("path.vanished", scene.show(group), "removed while it was looked at"))

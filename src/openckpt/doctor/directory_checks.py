@@ -73,7 +73,7 @@ def examine_directory(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> Director
     archives, archive_reports = _check_archives(scene)
     findings += archives
     reports += archive_reports
-    findings += _verdict(scene, groups[:most], reports, verdicts, findings)
+    findings += _verdict(scene, groups[:most], reports, verdicts, newest, findings)
     findings += _compare(scene, [group for group in groups[:most] if group.prefix in verdicts], newest)
     if not scene.quick:
         findings += check_same_bytes(scene)
@@ -116,6 +116,7 @@ def _verdict(
     groups: Sequence[Group],
     reports: Sequence[CheckpointReport],
     verdicts: Mapping[str, bool],
+    newest: Group | None,
     findings: Sequence[Finding],
 ) -> list[Finding]:
     """Say which checkpoint the directory stands for, or that it stands for none."""
@@ -124,8 +125,8 @@ def _verdict(
         count = f" of {len(verdicts)} checkpoints" if len(verdicts) > 1 else ""
         only = "newest whole one" if whole is not groups[0] else "newest" if count else "only checkpoint"
         return [make_finding("run.latest", scene.show(whole), f"{whole.name!r} is the {only}{count} here")]
-    if not reports or has_error(findings):
-        return []
+    if not reports or newest is not None or has_error(findings):
+        return []  # said already
     worst = next(finding for report in reports for finding in report.findings if finding.severity == "error")
     what = f"none of {len(reports)} checkpoints is whole" if len(reports) > 1 else "the only checkpoint is not whole"
     return [make_finding("run.none-whole", scene.directory, f"{what}: {worst.message}", fix=worst.fix)]

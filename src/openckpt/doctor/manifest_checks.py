@@ -145,7 +145,9 @@ def _check_newest(scene: Scene, place: str, entry: Entry, older: Sequence[Entry]
         findings.append(make_finding("run.leaves-directory", place, f"{named}, out of the directory and in again"))
     if not entry.group.complete:
         message = f"{named}, which is not whole: {what_is_missing(entry.group)}"
-        findings.append(make_finding("run.newest-incomplete", scene.show(entry.group), message))
+        findings.append(
+            make_finding("run.newest-incomplete", scene.show(entry.group), message, fix=rebuild_command(scene))
+        )
     return findings
 
 
