@@ -46,19 +46,19 @@ def count_line_feeds(source: ByteSource) -> LineFeeds:
     return LineFeeds(total, pairs)
 
 
-def text_mode_growth(source: ByteSource, expected: int) -> int | None:
-    """Return by how many bytes a text-mode transfer has made the file longer, or None where it does not look like one.
+def text_mode_pairs(source: ByteSource) -> int | None:
+    """Return how many line feeds a file has when every one follows a carriage return, else None.
 
-    A transfer in text mode (FTP "ascii", git ``autocrlf``, an editor on Windows) puts 0d before every 0a (formats 9, row 25).
-    In honest data 0a follows 0d once in 256 times. So it is text mode when every single 0a follows a 0d and either
-    the file has grown by exactly their number beyond the ``expected`` end of its tensors, or there are too many for chance.
+    A transfer in text mode (FTP "ascii", git ``autocrlf``, an editor on Windows) puts 0d before every 0a (formats 9, row 25);
+    in honest data 0a follows 0d once in 256 times.
     """
-    if source.size == 0:
-        return None
     feeds = count_line_feeds(source)
-    if feeds.total == 0 or feeds.total != feeds.after_return:
-        return None
+    return feeds.total if 0 < feeds.total == feeds.after_return else None
+
+
+def has_grown_by(source: ByteSource, expected: int, pairs: int) -> bool:
+    """Return whether ``pairs`` inserted bytes explain that a file is longer than ``expected``: exactly, or they are too many
+    for chance and not all of the file was looked at.
+    """
     grown = source.size - expected
-    if source.size <= SAMPLE_BYTES and grown == feeds.total:
-        return grown
-    return feeds.total if feeds.total >= 8 else None
+    return grown == pairs or (grown > 0 and pairs >= 8)

@@ -73,12 +73,13 @@ def _report(
     return Report(path, valid, found, reports)
 
 
-def _about_archive(store: Store) -> Iterator[Finding]:
-    """Yield what is wrong with or odd about the archive that the checkpoint lies in."""
+def _about_archive(store: Store, *, of_one: bool = False) -> Iterator[Finding]:
+    """Yield what is wrong with or odd about the archive around; to one checkpoint that is whole it is a warning only."""
     from openckpt.storage.archive import ArchiveStore
 
     if isinstance(store, ArchiveStore):
-        yield from store.validate()
+        for finding in store.validate():
+            yield replace(finding, severity="warning") if of_one and finding.severity == "error" else finding
 
 
 class _Doctor:
@@ -114,7 +115,11 @@ class _Doctor:
         listing = group_directory(place.store, place.directory, limits=self.limits)
         scene = self._scene(place.store, listing)
         group = place.groups[0]
-        findings = [*self._about_the_path(scene, group, place), *_about_archive(place.store), *_beside(scene, group)]
+        findings = [
+            *self._about_the_path(scene, group, place),
+            *_about_archive(place.store, of_one=True),
+            *_beside(scene, group),
+        ]
         report = examine(scene, group)
         if report is None:
             findings.append(make_finding("path.vanished", scene.show(group), "removed while it was looked at"))
@@ -131,7 +136,7 @@ class _Doctor:
 
     def _directory(self, place: Place) -> Report:
         listing = group_directory(place.store, place.directory, limits=self.limits)
-        findings = list(_special_characters(self.name))
+        findings = [*_special_characters(self.name), *_about_archive(place.store)]
         export = _export_directory(place.store, place.directory, listing)
         if export is not None:
             return self._saved_model(place, listing, export, findings)
@@ -142,7 +147,7 @@ class _Doctor:
         result = examine_directory(self._scene(place.store, listing))
         findings += result.findings
         findings += self._not_entered(place.store, listing)
-        return _report(self.name, findings, result.checkpoints, valid=result.valid)
+        return _report(self.name, findings, result.checkpoints, valid=result.valid and not has_error(findings))
 
     def _saved_model(self, place: Place, listing: Listing, export: str, findings: list[Finding]) -> Report:
         result = self._export(place.store, place.directory, listing, export)

@@ -6,7 +6,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 
 from openckpt.doctor.content import find_replacement
-from openckpt.doctor.damage import text_mode_growth
+from openckpt.doctor.damage import has_grown_by, text_mode_pairs
 from openckpt.doctor.leftovers import renamed_copy
 from openckpt.doctor.loss import data_end, merge_losses
 from openckpt.doctor.mixing import find_true_step, read_counter
@@ -67,13 +67,15 @@ def _explain_bytes(source: ByteSource, reader: TensorReader, about: Sequence[Fin
     instead = find_replacement(source)
     if instead is not None:
         return instead.with_lost(lost)
-    end = data_end(reader, source.path)
-    grown = text_mode_growth(source, end)
-    if grown is not None and source.size > end:
-        message = f"every line feed byte has a carriage return before it, {grown} of them"
-        found, expected = f"{source.size} bytes", f"{end} bytes"
-        return make_finding("detect.text-damaged", source.path, message, found=found, expected=expected, lost=lost)
-    return None
+    pairs = text_mode_pairs(source)
+    if pairs is None:
+        return None
+    end = data_end(reader, source.path)  # walks over the whole index
+    if not has_grown_by(source, end, pairs):
+        return None
+    message = f"every line feed byte has a carriage return before it, {pairs} of them"
+    found, expected = f"{source.size} bytes", f"{end} bytes"
+    return make_finding("detect.text-damaged", source.path, message, found=found, expected=expected, lost=lost)
 
 
 def _check_renamed(scene: Scene, group: Group, found: Sequence[Finding]) -> Iterator[Finding]:

@@ -239,7 +239,8 @@ def byte_view(array: Array) -> memoryview:
 def checked_shape(spec: TensorSpec, where: Where) -> tuple[int, ...]:
     """Return the shape of a tensor that numpy can hold; raises `LimitError` for more dimensions or places than it has."""
     shape = spec.shape or ()
-    places = spec.numpy_dtype.itemsize
+    dtype = BY_NAME.get(spec.dtype)
+    places = (0 if dtype is None else dtype.itemsize) or 8  # of numpy's dtype, without importing it; objects are pointers
     for length in shape:
         places *= max(length, 1)  # numpy counts an empty dimension as one here
     if len(shape) > _NUMPY_RANK or places >= 1 << 63:
