@@ -9,6 +9,7 @@ because a folder of runs has no latest.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError
@@ -44,6 +45,8 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
     runs, damaged = _runs_below(store, root, limits, inside_archive)
     trained = [run for run in runs if not run.is_export] or runs
     shown = store.display(root)
+    if inside_archive:
+        refuse_damaged(store, [run.choice.group.prefix for run in trained if run.choice.kind != "incomplete"])
     if not trained:
         if damaged:
             raise CorruptionError("path.no-complete", shown, f"no checkpoint here can be opened: {damaged[0]}")
@@ -59,6 +62,19 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
         reason += f", one of {len(runs)} places with checkpoints"
     others = tuple(store.display(run.choice.group.prefix) for run in trained if run is not best)
     return Target(store, group.prefix, group.format, How("below", reason), others)
+
+
+def refuse_damaged(store: Store, whole: list[str]) -> None:
+    """Of an archive that broke off the latest checkpoint may be the one that is not there: choosing would be guessing."""
+    from openckpt.storage.archive import ArchiveStore
+
+    damage = store.damage() if isinstance(store, ArchiveStore) else None
+    if damage is None:
+        return
+    fix = damage.fix
+    if whole:
+        fix = f"{fix}; what precedes the damage can be named: {shlex.quote(store.display(whole[0]))}"
+    raise type(damage)(damage.code, damage.where, damage.message, found=damage.found, expected=damage.expected, fix=fix)
 
 
 def _confirmed(store: Store, group: Group, limits: Limits) -> Group:

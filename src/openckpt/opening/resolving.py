@@ -31,7 +31,7 @@ from openckpt.formats.names import (
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.target import Context, How, HowKind, Target
-from openckpt.storage import FileStat, Store
+from openckpt.storage import FileStat, LocalStore, Store
 
 if TYPE_CHECKING:
     from openckpt.opening.listing import Group
@@ -51,6 +51,8 @@ def resolve(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, progres
     """
     if "\0" in path:
         raise PathNotFoundError("path.not-found", store.display(path), "no file name contains a zero byte")
+    if not path and isinstance(store, LocalStore):
+        raise PathNotFoundError("path.not-found", path, "an empty path; the current directory is called '.'")
     context = Context(limits, progress, [])
     try:
         return replace(_resolve(store, path, context), archives=tuple(context.opened))
@@ -61,7 +63,7 @@ def resolve(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, progres
 
 
 def _resolve(store: Store, path: str, context: Context) -> Target:
-    stat = store.stat(path) if path or context.archives else None
+    stat = store.stat(path)
     if stat is None:
         return _resolve_name(store, path, context)
     if stat.kind == "dir":
@@ -107,7 +109,13 @@ def _resolve_in_archive(store: Store, path: str, context: Context) -> Target | N
         stat = store.stat(path[:at])
         if stat is not None and stat.kind == "file":
             inside, context = _enter_archive(store, stat, context)
-            return _resolve(inside, path[at + 1 :].lstrip("/"), context)
+            try:
+                return _resolve(inside, path[at + 1 :].lstrip("/"), context)
+            except PathNotFoundError:
+                from openckpt.opening.below import refuse_damaged
+
+                refuse_damaged(inside, [])  # it may lie in the part that is not there
+                raise
         at = path.rfind("!", 0, at)
     return None
 
@@ -276,21 +284,25 @@ def _resolve_directory(store: Store, path: str, context: Context) -> Target:
 
     if path.endswith("/") and _is_file(store, path + INDEX_SUFFIX):
         return Target(store, path, "bundle-v2", How("prefix", "the prefix with an empty name in this directory"))
-    sibling = path.rstrip("/")
-    siblings = (store.display(sibling + INDEX_SUFFIX),) if sibling and _is_file(store, sibling + INDEX_SUFFIX) else ()
+    path = path.rstrip("/") or path
+    siblings = (store.display(path + INDEX_SUFFIX),) if path and _is_file(store, path + INDEX_SUFFIX) else ()
     variables = _saved_model_variables(store, path)
     if variables is not None:
         how = How("saved-model", "the variables of a SavedModel")
         return Target(store, variables, "bundle-v2", how, siblings)
     choice, listing = choose_in_directory(store, path, limits=context.limits)
     if choice is not None:
+        if context.archives:
+            from openckpt.opening.below import refuse_damaged
+
+            refuse_damaged(store, [choice.group.prefix] if choice.kind != "incomplete" else [])
         how = How(choice.kind, choice.reason)
         return Target(
             store, choice.group.prefix, choice.group.format, how, siblings + _siblings_of(store, choice.group)
         )
     if siblings:
         how = How("prefix", "the prefix of a checkpoint; the directory of the same name holds none")
-        return Target(store, sibling, "bundle-v2", how)
+        return Target(store, path, "bundle-v2", how)
     if listing.saved_model:
         raise UnsupportedError(
             "path.no-variables", store.display(path), "a SavedModel without variables: nothing was stored but its graph"
