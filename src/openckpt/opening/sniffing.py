@@ -147,7 +147,7 @@ def sniff_index(store: Store, stat: FileStat, limits: Limits) -> Sniffed:
 
 def _sniff_table(source: ByteSource, limits: Limits) -> Sniffed:
     maker = None
-    if source.size <= _SMALL_INDEX and not isinstance(source, MemorySource):
+    if source.size <= _SMALL_INDEX:
         data = source.read_at(0, source.size)
         source = MemorySource(source.path, data)
         maker = _maker(data)
