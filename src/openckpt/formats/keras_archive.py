@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from openckpt.errors import CheckpointError, CorruptionError, FormatError, UnsafeError, Where
 from openckpt.formats.hdf5.attributes import parse_config
+from openckpt.formats.hdf5.child import HDF5Child
 from openckpt.formats.hdf5.report import HDF5Report, Problem, problem_of
 from openckpt.formats.keras_h5 import HDF5Reader, inspect_source
 from openckpt.formats.members import check_member
@@ -86,9 +87,9 @@ class KerasReader(HDF5Reader):
     format = "keras-v3"
 
     def __init__(
-        self, path: str, box: _Box, weights: ByteSource, report: HDF5Report, *, limits: Limits, isolated: bool
+        self, path: str, box: _Box, weights: ByteSource, report: HDF5Report, *, limits: Limits, child: HDF5Child | None
     ) -> None:
-        super().__init__(path, (weights,), (report,), limits=limits, isolated=isolated)
+        super().__init__(path, (weights,), (report,), limits=limits, child=child)
         self._box = box
         self.keras_version: str | None = None
         self.date_saved: str | None = None
@@ -120,14 +121,16 @@ class KerasReader(HDF5Reader):
         self._box.close()
 
 
-def open_keras(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, isolated: bool = False) -> KerasReader:
+def open_keras(
+    store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, child: HDF5Child | None = None
+) -> KerasReader:
     """Open a ``.keras`` archive or the directory of an unzipped one. Keras is never imported, no layer is built.
 
     Args:
         store: where it lies.
         path: the file or directory.
         limits: caps against hostile input.
-        isolated: as for `openckpt.formats.keras_h5.open_hdf5`.
+        child: as for `openckpt.formats.keras_h5.open_hdf5`.
 
     Raises:
         CorruptionError: no zip, or no weights in it (``keras.not-an-archive``, ``keras.no-weights``), or damaged weights.
@@ -140,8 +143,8 @@ def open_keras(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, isol
         box.store.expect([box.join(name) for name in (METADATA, CONFIG, WEIGHTS) if box.has(name)])
         weights = box.store.open(box.join(WEIGHTS))
         try:
-            report = inspect_source(weights, limits=limits, isolated=isolated)
-            reader = KerasReader(store.display(path), box, weights, report, limits=limits, isolated=isolated)
+            report = inspect_source(weights, limits=limits, child=child)
+            reader = KerasReader(store.display(path), box, weights, report, limits=limits, child=child)
             _describe(reader, box, limits)
         except BaseException:
             weights.close()

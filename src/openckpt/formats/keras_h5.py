@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from openckpt.errors import CheckpointError, CorruptionError, Where
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import FlatReader, Run
-from openckpt.formats.hdf5.child import inspect_hdf5_in_child
+from openckpt.formats.hdf5.child import HDF5Child, inspect_hdf5_in_child
 from openckpt.formats.hdf5.data import check_data, read_dataset
 from openckpt.formats.hdf5.report import Dataset, HDF5Report, KerasAttributes, Problem
 from openckpt.formats.hdf5.superblock import probe_hdf5
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SHARDS_SUFFIX",
+    "HDF5Child",
     "HDF5Reader",
     "HDF5Report",
     "inspect_hdf5",
@@ -52,11 +53,17 @@ class HDF5Reader(FlatReader):
     format = "hdf5"
 
     def __init__(
-        self, path: str, sources: Sequence[ByteSource], reports: Sequence[HDF5Report], *, limits: Limits, isolated: bool
+        self,
+        path: str,
+        sources: Sequence[ByteSource],
+        reports: Sequence[HDF5Report],
+        *,
+        limits: Limits,
+        child: HDF5Child | None,
     ) -> None:
         super().__init__(path, sources, limits)
         self._reports = tuple(reports)
-        self._isolated = isolated
+        self._child = child
         self._index: tuple[str, ...] = ()
         self._problems: list[Problem] = []
         self._datasets: dict[str, tuple[ByteSource | None, Dataset]] = {}
@@ -126,24 +133,26 @@ class HDF5Reader(FlatReader):
             yield from report.findings
             if not data:
                 continue
-            if self._isolated:
+            if self._child is not None:
                 known = set(report.problems)
-                checked = inspect_hdf5_in_child(source, limits=self._limits, data=True)
+                checked = self._child.inspect(source, limits=self._limits, data=True)
                 yield from (p.finding(source.path) for p in checked.problems if p not in known)
             else:
                 for problem in check_data(source, report, progress):
                     yield problem.finding(source.path)
 
 
-def open_hdf5(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, isolated: bool = False) -> HDF5Reader:
+def open_hdf5(
+    store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, child: HDF5Child | None = None
+) -> HDF5Reader:
     """Open an HDF5 file, or the ``.weights.json`` of sharded Keras 3 weights.
 
     Args:
         store: where the file lies.
         path: the file.
         limits: caps against hostile input.
-        isolated: let libhdf5 look at the file in a process of its own, so that its crash is an error and not the end of
-            this process (`doctor` and `find` do; it costs a fifth of a second).
+        child: lets libhdf5 look at the file in that process, so that its crash is an error and not the end of this one
+            (the doctor does); must outlive the reader.
 
     Raises:
         CorruptionError: not HDF5, cut off or damaged; the code says which.
@@ -151,24 +160,26 @@ def open_hdf5(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, isola
         LimitError: more objects or deeper nesting than the limits allow.
     """
     if path.endswith(".json"):
-        return _open_sharded(store, path, limits, isolated)
+        return _open_sharded(store, path, limits, child)
     source = store.open(path)
-    return open_hdf5_source(source, limits=limits, isolated=isolated)
+    return open_hdf5_source(source, limits=limits, child=child)
 
 
-def open_hdf5_source(source: ByteSource, *, limits: Limits = DEFAULT_LIMITS, isolated: bool = False) -> HDF5Reader:
+def open_hdf5_source(
+    source: ByteSource, *, limits: Limits = DEFAULT_LIMITS, child: HDF5Child | None = None
+) -> HDF5Reader:
     """Open an HDF5 file whose bytes are at hand; the reader owns ``source`` from here on, also when this raises."""
     try:
-        report = inspect_source(source, limits=limits, isolated=isolated)
-        return HDF5Reader(source.path, (source,), (report,), limits=limits, isolated=isolated)
+        report = inspect_source(source, limits=limits, child=child)
+        return HDF5Reader(source.path, (source,), (report,), limits=limits, child=child)
     except BaseException:
         source.close()
         raise
 
 
-def inspect_source(source: ByteSource, *, limits: Limits, isolated: bool) -> HDF5Report:
+def inspect_source(source: ByteSource, *, limits: Limits, child: HDF5Child | None) -> HDF5Report:
     """Return the report of a file that could be opened; raises the fatal problem of any other."""
-    report = inspect_hdf5_in_child(source, limits=limits) if isolated else inspect_hdf5(source, limits=limits)
+    report = inspect_hdf5(source, limits=limits) if child is None else child.inspect(source, limits=limits)
     if report.fatal is not None:
         raise report.fatal.error(source.path)
     return report
@@ -197,7 +208,7 @@ def parse_shard_map(data: bytes, path: str) -> dict[str, tuple[str, ...]]:
     return shards
 
 
-def _open_sharded(store: Store, path: str, limits: Limits, isolated: bool) -> HDF5Reader:
+def _open_sharded(store: Store, path: str, limits: Limits, child: HDF5Child | None) -> HDF5Reader:
     index = store.open(path)
     try:
         limits.check("json_bytes", index.size, index.path, "the size of the index")
@@ -222,8 +233,8 @@ def _open_sharded(store: Store, path: str, limits: Limits, isolated: bool) -> HD
             except (FileNotFoundError, IsADirectoryError):
                 missing.append(name)
                 continue
-            reports.append(inspect_source(sources[-1], limits=limits, isolated=isolated))
-        reader = HDF5Reader(index.path, sources, reports, limits=limits, isolated=isolated)
+            reports.append(inspect_source(sources[-1], limits=limits, child=child))
+        reader = HDF5Reader(index.path, sources, reports, limits=limits, child=child)
     except BaseException:
         for source in sources:
             source.close()

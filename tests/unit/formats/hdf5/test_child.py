@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from hdf5_bytes import ONES, datasets, hdf5, legacy_weights
-from openckpt.errors import CorruptionError
-from openckpt.formats.hdf5.child import child_command, inspect_hdf5_in_child
+from openckpt.errors import ConflictError, CorruptionError
+from openckpt.formats.hdf5.child import HDF5Child, child_command, inspect_hdf5_in_child
 from openckpt.formats.hdf5.report import HDF5Report, report_from_json
 from openckpt.formats.hdf5.walk import inspect_hdf5
 from openckpt.formats.keras_h5 import open_hdf5
@@ -58,15 +58,61 @@ def test_damage_that_the_child_finds_is_a_problem_of_the_report() -> None:
     assert codes(inspect_hdf5_in_child(MemorySource("x.h5", bytes(chunked)), data=True)) == ["hdf5.chunk-checksum"]
 
 
-def test_isolated_reader_reads_and_validates_equal() -> None:
-    """`isolated` changes who parses, not what is read."""
+def test_reader_over_a_child_reads_and_validates_equal() -> None:
+    """A child changes who parses, not what is read."""
     store = MemoryStore({"x.h5": MODEL})
 
-    with_child, without = (open_hdf5(store, "x.h5", isolated=isolated) for isolated in (True, False))
+    with HDF5Child() as child:
+        with_child, without = open_hdf5(store, "x.h5", child=child), open_hdf5(store, "x.h5")
 
-    assert list(with_child.items()) == list(without.items())
-    assert with_child.read("dense/dense/kernel:0").tolist() == ONES.tolist()
-    assert list(with_child.validate()) == list(without.validate()) == []
+        assert list(with_child.items()) == list(without.items())
+        assert with_child.read("dense/dense/kernel:0").tolist() == ONES.tolist()
+        assert list(with_child.validate()) == list(without.validate()) == []
+
+
+def test_one_child_answers_for_many_files() -> None:
+    """A process is started once; a damaged file between two good ones changes nothing for them."""
+    with HDF5Child() as child:
+        reports = [child.inspect(MemorySource("x.h5", data)) for data in (MODEL, MODEL[:-1], MODEL)]
+        first = child._process
+        child.inspect(MemorySource("x.h5", MODEL))
+
+        assert child._process is first
+    assert [codes(report) for report in reports] == [[], ["hdf5.truncated"], []]
+    assert reports[0] == reports[2]
+    assert first is not None
+    assert first.returncode is not None
+
+
+def test_a_file_is_not_blamed_for_the_crash_that_another_one_prepared() -> None:
+    """A child that dies on its second file is replaced, and the file is asked again."""
+    boot = child_command()
+    boot[3] = boot[3].replace("main()", DIES_ON_SECOND)
+
+    with HDF5Child(command=boot) as child:
+        reports = [child.inspect(MemorySource("x.h5", MODEL)) for _ in range(3)]
+
+    assert [codes(report) for report in reports] == [[], [], []]
+
+
+DIES_ON_SECOND = (
+    "import openckpt.formats.hdf5.child as c; answer, count = c._answer, []; "
+    "c._answer = lambda *a: count.append(1) or (answer(*a) if len(count) < 2 else os.abort()); import os; main()"
+)
+
+
+def test_a_file_that_is_replaced_meanwhile_is_a_conflict(tmp_path: Path) -> None:
+    """The child opens a path by itself, so its answer may be about a newer file than the one that is open here."""
+    path = tmp_path / "x.h5"
+    path.write_bytes(MODEL)
+    source = LOCAL.open(str(path))
+    (tmp_path / "new").write_bytes(datasets({"a": ONES}))
+    (tmp_path / "new").replace(path)
+
+    with HDF5Child() as child, pytest.raises(ConflictError) as caught:
+        child.inspect(source)
+
+    assert caught.value.code == "storage.changed"
 
 
 def test_an_absent_file_is_the_callers_error(tmp_path: Path) -> None:
@@ -75,21 +121,23 @@ def test_an_absent_file_is_the_callers_error(tmp_path: Path) -> None:
         inspect_hdf5_in_child(str(tmp_path / "none.h5"))
 
 
+def _says(text: str) -> str:
+    return f"import sys; sys.stdout.buffer.write(({len(text)}).to_bytes(8, 'little') + {text!r}.encode())"
+
+
 DEATHS = {
     "a segmentation fault": ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal SIGSEGV"),
     "an abort": ("import os; os.abort()", "signal SIGABRT"),
-    "an exit": ("import sys; sys.exit(3)", "exit status 3"),
+    "an exit": ("import sys; sys.exit(3)", "no answer, exit status 3"),
     "no memory": ("import sys; sys.exit(77)", "out of memory"),
-    "silence": ("pass", "an answer that is no report"),
-    "nonsense": ("print('{\"datasets\": 3}')", "an answer that is no report"),
-    "nested nonsense": ("print('[' * 100000)", "an answer that is no report"),
-    "a report about something else": (
-        (
-            "import json; print(json.dumps({'path': 'y', 'datasets': [], 'problems': [], 'fatal': None, 'attributes': "
-            "{'layer_names': [], 'lambda_layers': [], 'optimizer_weight_names': [], 'weight_names': {}}}))"
-        ),
-        "an answer about another file",
+    "silence": ("pass", "no answer, exit status 0"),
+    "nonsense": (_says('{"datasets": 3}'), "an answer that is no report"),
+    "nested nonsense": (_says("[" * 10_000), "an answer that is no report"),
+    "half an answer": (
+        "import sys; sys.stdout.buffer.write((100).to_bytes(8, 'little') + b'{')",
+        "an answer that is no report",
     ),
+    "a report about something else": (_says(json.dumps(HDF5Report("y").to_json())), "an answer about another file"),
 }
 
 
