@@ -55,7 +55,8 @@ def validate_v1(reader: V1Reader, *, data: bool, progress: Progress | None) -> I
 
 def _check_lists(reader: V1Reader, lost: Callable[[list[str]], Lost]) -> Iterator[Finding]:
     """Check what can be checked without the values: dtypes and slices."""
-    for key, _ in reader.items():
+    keys = reader.keys()
+    for key in keys:
         try:
             shape, _ = reader.readable(key)
             where = Where(reader.path, key)
