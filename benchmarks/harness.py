@@ -26,7 +26,8 @@ from typing import Any, Literal
 HERE = Path(__file__).parent
 
 ENVIRONMENT = {
-    **os.environ,
+    # Compiled modules are kept, as on any machine where a program runs twice.
+    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "CUDA_VISIBLE_DEVICES": "-1",
     "PYTHONPATH": str(HERE.parent / "src"),

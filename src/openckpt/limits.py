@@ -29,7 +29,9 @@ class Limits:
     """most dimensions of a shape (TensorFlow's own maximum)"""
     shards: int = 100_000
     """most data shards of a checkpoint"""
-    slices: int = 1_000_000
+    key_expansion: int = 32
+    """most times that shared prefixes may make the keys of a block longer than the block"""
+    slices: int = 50_000
     """most slices of one partitioned tensor"""
     graph_bytes: int = 1 * GIB
     """largest object graph, meta graph or saved model that will be parsed"""

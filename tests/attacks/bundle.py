@@ -48,9 +48,19 @@ def _pieces(
     return Attack(name, bundle(sorted(dict(items).items()), DATA), "ckpt", code)
 
 
-def _million_slices() -> dict[str, bytes]:
-    """A full entry that lists a million slices, none of which is stored."""
-    return bundle([(b"w", sliced(1_000_000, slices=[extents((number, 1)) for number in range(1_000_000)]))], DATA)
+def _slices_not_stored(count: int) -> dict[str, bytes]:
+    """A full entry that lists so many slices, none of which is stored."""
+    return bundle([(b"w", sliced(count, slices=[extents((number, 1)) for number in range(count)]))], DATA)
+
+
+def _slices_on_the_same_bytes() -> dict[str, bytes]:
+    """5,000 slices of 64 KiB each, all of them the same 64 KiB of the data file."""
+    row = bytes(1 << 16)
+    proto = entry(row, 1, 1 << 16, dtype=4)
+    spans = [((number, 1), (0, 1 << 16)) for number in range(5000)]
+    items = [(slice_key(b"w", *span), proto) for span in spans]
+    items.append((b"w", sliced(5000, 1 << 16, dtype=4, slices=[extents(*span) for span in spans])))
+    return bundle(sorted(items), row)
 
 
 def _pinwheel(rings: int, *, again: bool = False) -> dict[str, bytes]:
@@ -111,8 +121,8 @@ CASES = [
     _entry("dim-minimum-int64", "bundle.bad-shape", entry(DATA, -(1 << 63))),
     _entry("dims-product-overflows", "bundle.size-mismatch", entry(DATA, 1 << 32, 1 << 32)),
     _entry("dims-product-overflows-to-size", "bundle.size-mismatch", entry(DATA, (1 << 62) + 1, 4)),
-    _entry("dims-zero-times-huge", "bundle.bad-shape", entry(b"", 0, HUGE, HUGE), b""),
-    _entry("rank-100", "bundle.bad-shape", entry(DATA, *([1] * 99), 4)),
+    _entry("dims-zero-times-huge", "limits.exceeded", entry(b"", 0, HUGE, HUGE), b""),
+    _entry("rank-100", "limits.exceeded", entry(DATA, *([1] * 99), 4)),
     _entry("rank-300", "limits.exceeded", entry(DATA, *([1] * 299), 4)),
     _entry("rank-100000", "limits.exceeded", entry(DATA, *([1] * 100_000))),
     _entry("shape-of-unknown-rank", "bundle.bad-shape", entry(DATA, shape_bytes=shape(unknown=True))),
@@ -216,11 +226,19 @@ CASES = [
         "slices.bad-extent",
     ),
     Attack("slice-unparsable", bundle([(b"w", sliced(4, slices=[b"\x0a\x7f"]))], DATA), "ckpt", "slices.bad-extent"),
-    Attack("a-million-slices", _million_slices, "ckpt", "limits.exceeded"),
+    Attack("a-million-slices", lambda: _slices_not_stored(1_000_000), "ckpt", "limits.exceeded"),
+    Attack("twenty-thousand-slices-not-stored", lambda: _slices_not_stored(20_000), "ckpt", "bundle.slice-missing"),
     Attack("slices-that-no-plane-divides", lambda: _pinwheel(600), "ckpt", "slices.tangled"),
     Attack("slices-that-no-plane-divides-overlap", lambda: _pinwheel(300, again=True), "ckpt", "slices.overlap"),
+    Attack("slices-on-the-same-bytes", _slices_on_the_same_bytes, "ckpt", "bundle.overlap"),
+    Attack(
+        "slices-zero-times-huge",
+        bundle([(b"w", sliced(0, HUGE, HUGE, slices=[extents((0, 0), None, None)]))], DATA),
+        "ckpt",
+        "limits.exceeded",
+    ),
     # The object graph inside.
-    Attack("graph-is-a-number", bundle([(GRAPH_KEY, GOOD)], DATA), "ckpt", "graph.bad", how="doctor"),
+    Attack("graph-is-a-number", bundle([(GRAPH_KEY, GOOD)], DATA), "ckpt", "graph.not-a-string", how="doctor"),
     Attack(
         "key-of-a-megabyte",
         lambda: bundle([(b"k" * (1 << 20) + b"k", GOOD)], DATA),

@@ -22,9 +22,10 @@ from attacks.craft import (
     varint,
 )
 
-DATA = floats(1.0, 2.0)
-ONE = entry(DATA, 2)
-ITEMS = [(b"", header()), (b"a", ONE), (b"b", ONE)]
+DATA = floats(1.0, 2.0, 3.0, 4.0)
+ONE = entry(DATA[:8], 2)
+TWO = entry(DATA[8:], 2, offset=8)
+ITEMS = [(b"", header()), (b"a", ONE), (b"b", TWO)]
 SOUND = table(ITEMS)
 
 
@@ -56,11 +57,34 @@ def _long_keys() -> dict[str, bytes]:
     return {"ckpt.index": table_of_blocks([(b"\xff", block(entries))]), "ckpt.data-00000-of-00001": DATA}
 
 
+def _restarts_on_one_key() -> dict[str, bytes]:
+    """A megabyte of restart points that all lead to the same key of 100,000 bytes."""
+    entries = [_HEAD, entry_bytes(b"k" * 100_000, ONE)]
+    contents = block(entries, restarts=[0, *[len(_HEAD)] * 225_000])
+    return {"ckpt.index": table_of_blocks([(b"\xff", contents)]), "ckpt.data-00000-of-00001": DATA}
+
+
+def _restarts_inside_a_key() -> dict[str, bytes]:
+    """A key whose own bytes read as entries with long keys, and restart points into every fourth of them."""
+    inner = (b"\x00" + varint(60_000) + b"\x00") * 20_000
+    entries = [_HEAD, entry_bytes(inner, ONE)]
+    start = len(entries[0]) + len(entries[1]) - len(inner) - len(ONE)
+    contents = block(entries, restarts=[0, *range(start, start + 40_000, len(inner) // 20_000)])
+    return {"ckpt.index": table_of_blocks([(b"\xff", contents)]), "ckpt.data-00000-of-00001": DATA}
+
+
+def _metaindex_on_data() -> dict[str, bytes]:
+    """The footer names the only data block as the metaindex block too."""
+    contents = block([_HEAD, _A])
+    data = table_of_blocks([(b"\xff", contents)], metaindex_handle=handle(0, len(contents)))
+    return {"ckpt.index": data, "ckpt.data-00000-of-00001": DATA}
+
+
 def _same_block_again() -> dict[str, bytes]:
-    """An index block that files one data block under 200,000 separators."""
+    """An index block that files one data block under 100,000 separators."""
     contents = block([_HEAD, _A])
     at = handle(0, len(contents))
-    entries = [entry_bytes(b"x" + struct.pack(">I", number), at) for number in range(200_000)]
+    entries = [entry_bytes(b"x" + struct.pack(">I", number), at) for number in range(100_000)]
     return {
         "ckpt.index": table_of_blocks([(b"\xff", contents)], index_block=block(entries)),
         "ckpt.data-00000-of-00001": DATA,
@@ -73,12 +97,12 @@ def _cut_footer(metaindex: bytes, index: bytes) -> bytes:
 
 CASES = [
     # The file as a whole.
-    _index("empty-file", "table.too-short", b""),
+    _index("empty-file", "detect.empty", b""),
     _index("shorter-than-footer", "table.too-short", SOUND[-47:]),
-    _index("footer-only-zeros", "table.bad-magic", bytes(48)),
-    _index("truncated-by-one-byte", "table.bad-magic", SOUND[:-1]),
-    _index("one-byte-appended", "table.bad-magic", SOUND + b"\n"),
-    _index("magic-of-the-wrong-endianness", "table.bad-magic", SOUND[:-8] + MAGIC[::-1]),
+    _index("footer-only-zeros", "detect.zeros", bytes(48)),
+    _index("truncated-by-one-byte", "detect.table-cut", SOUND[:-1]),
+    _index("one-byte-appended", "detect.trailing-junk", SOUND + b"\n"),
+    _index("magic-of-the-wrong-endianness", "detect.table-cut", SOUND[:-8] + MAGIC[::-1]),
     # The footer.
     _index("footer-index-handle-endless-varint", "table.footer-handle", _cut_footer(handle(0, 8), b"\xff" * 30)),
     _index("footer-index-past-end", "table.handle-past-end", _cut_footer(handle(0, 8), handle(1 << 40, 8))),
@@ -106,7 +130,7 @@ CASES = [
         "table.separator",
         table_of_blocks([(b"p", block([_HEAD, _A])), (b"z", block([entry_bytes(b"b", ONE)]))]),
     ),
-    Attack("one-block-under-200000-separators", _same_block_again, "ckpt", "table.key-order"),
+    Attack("one-block-under-100000-separators", _same_block_again, "ckpt", "table.bad-handle"),
     # A block and its trailer.
     _index("flipped-byte-in-data-block", "table.block-crc", _flip(SOUND, 5)),
     _index("crc-zero", "table.block-crc", table(ITEMS, crcs={0: 0})),
@@ -137,6 +161,9 @@ CASES = [
         table_of_blocks([(b"b", block([_HEAD, entry_bytes(b"b", ONE)])), (b"c", block([_A]))]),
     ),
     Attack("keys-that-expand-without-end", _long_keys, "ckpt", "limits.exceeded"),
+    Attack("restart-points-on-one-long-key", _restarts_on_one_key, "ckpt", "table.bad-entry"),
+    Attack("restart-points-inside-a-key", _restarts_inside_a_key, "ckpt", "table.bad-entry"),
+    _one_block("restart-points-in-falling-order", "table.bad-entry", block([_HEAD, _A], restarts=[len(_HEAD), 0])),
     # Snappy.
     _one_block("snappy-empty", "table.snappy", b"", kinds={0: 1}),
     _one_block("snappy-claims-2-to-60", "table.snappy", varint(1 << 60) + b"\x00\x00", kinds={0: 1}),
@@ -152,7 +179,5 @@ CASES = [
         "metaindex-handle-past-end", "table.metaindex", table(ITEMS, metaindex_handle=handle(1 << 50, 8)), how="doctor"
     ),
     _index("metaindex-not-empty", "table.metaindex", table(ITEMS, metaindex=block([_A])), how="doctor"),
-    _index(
-        "metaindex-on-top-of-data", "table.blocks-overlap", table(ITEMS, metaindex_handle=handle(4, 8)), how="doctor"
-    ),
+    Attack("metaindex-on-top-of-data", _metaindex_on_data, "ckpt", "table.blocks-overlap", how="doctor"),
 ]

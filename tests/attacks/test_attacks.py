@@ -26,9 +26,18 @@ SECONDS = 1.0
 KINDS = {"CorruptionError", "UnsupportedError", "LimitError", "UnsafeError", "FormatError"}
 
 
+BROKEN: dict[str, str] = {}
+
+
 def _areas() -> dict[str, list[Attack]]:
-    modules = (importlib.import_module(f"attacks.{path.stem}") for path in sorted(HERE.glob("*.py")) if _is_area(path))
-    return {module.__name__.rpartition(".")[2]: list(module.CASES) for module in modules}
+    found = {}
+    for path in sorted(HERE.glob("*.py")):
+        if _is_area(path):
+            try:
+                found[path.stem] = list(importlib.import_module(f"attacks.{path.stem}").CASES)
+            except Exception as error:  # one broken area must not hide the others
+                BROKEN[path.stem] = repr(error)
+    return found
 
 
 def _is_area(path: Path) -> bool:
@@ -130,6 +139,7 @@ def test_every_area_is_attacked() -> None:
     """At least 150 attacks, at least 10 on each format, at least 60 distinct codes among the codes that they state."""
     cases = [case for area in AREAS.values() for case in area]
 
+    assert BROKEN == {}
     assert len(cases) >= 150
     assert {area: len(found) for area, found in AREAS.items() if len(found) < 10} == {}
     assert set(AREAS) >= {"archive", "bundle", "graph", "hdf5", "manifest", "npz", "safetensors", "table", "v1"}

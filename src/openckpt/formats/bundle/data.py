@@ -19,7 +19,9 @@ from openckpt.formats.bundle.shards import Shards
 from openckpt.formats.bundle.values import SUB_BYTE, finish, stored_dtype
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_enum, unknown_name
 from openckpt.formats.extents import Request
+from openckpt.formats.flat import checked_shape
 from openckpt.formats.slicing import Extents, Region, full_region, plan_copies, region_shape, resolve_extents
+from openckpt.formats.spec import TensorSpec
 from openckpt.limits import Limits
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ class BundleData:
                 expected=f"{expected} bytes for {dtype.name} {list(entry.shape or ())}",
                 found=f"size {entry.size}",
             )
+        checked_shape(entry.spec(), Where(self._index.source.path, key))
         return expected
 
     def mismatch(self, request: Request, computed: int) -> CheckpointError:
@@ -110,6 +113,7 @@ class BundleData:
                     "storage.changed", where, "another program replaced this checkpoint while it was being read"
                 ) from None
             raise
+        checked_shape(entry.spec(), where)
         array = np.empty(count, object)
         array[:] = elements
         return array.reshape(shape)
@@ -247,6 +251,22 @@ class BundleData:
         part: Array = whole[tuple(slice(start, start + length) for start, length in region)]
         return part.copy()
 
+    def check_apart(self, key: str, pieces: list[BundleEntry]) -> None:
+        """Refuse pieces that are longer together than the files they lie in: thousands could claim the same bytes."""
+        claimed: dict[int, int] = {}
+        for piece in pieces:
+            claimed[piece.shard] = claimed.get(piece.shard, 0) + piece.size
+        for shard, nbytes in claimed.items():
+            source = self._shards.get(shard, key)
+            if nbytes > source.size:
+                raise CorruptionError(
+                    "bundle.overlap",
+                    Where(source.path, key),
+                    "the slices of this tensor share bytes of the data file",
+                    expected=f"at most {source.size} bytes",
+                    found=f"{nbytes} bytes in {len(pieces)} slices",
+                )
+
     def _assemble(self, key: str, entry: BundleEntry, dtype: DType, region: Region, *, verify: bool) -> Array:
         where = Where(self._index.source.path, key)
         shape = entry.shape or ()
@@ -261,6 +281,8 @@ class BundleData:
         for _, length in region:
             count *= length
         self._limits.check("tensor_bytes", count * max(dtype.itemsize, 8), where, "the size of a tensor")
+        checked_shape(TensorSpec(dtype.name, region_shape(region), None), where)
+        self.check_apart(key, list(sources.values()))
         whole: Array = np.empty(region_shape(region), dtype.numpy())
         for copy in copies:
             if dtype.is_numeric:

@@ -14,6 +14,7 @@ from openckpt.findings import Finding, Lost, Progress, finding_of, make_finding
 from openckpt.formats.bundle.entry import BundleEntry, parse_entry
 from openckpt.formats.bundle.header import Header
 from openckpt.formats.dtypes import dtype_of_enum
+from openckpt.formats.flat import checked_shape
 from openckpt.formats.slicing import (
     encode_slice_key,
     full_region,
@@ -150,6 +151,7 @@ def _check_entry(entry: BundleEntry, key: str, index: ByteSource) -> Iterator[Fi
             expected=f"{count * dtype.itemsize} bytes for {dtype.name} {list(entry.shape)}",
             found=f"size {entry.size}",
         )
+    checked_shape(entry.spec(), where)
     if entry.slices and dtype.name not in _TF_REASSEMBLES:
         yield make_finding(
             "bundle.slice-unreadable",
@@ -179,11 +181,13 @@ def _check_slices(reader: BundleReader, index: ByteSource, survey: _Survey) -> I
         try:
             shape = entry.shape or ()
             plan_copies(full_region(shape), [resolve_extents(piece, shape, where) for piece in entry.slices], where)
-            for piece in entry.slices:
-                if piece not in missing:
-                    reader.index.piece(_display(raw), entry, piece)
+            absent = set(missing)  # a hostile entry lists tens of thousands
+            stored = [piece for piece in entry.slices if piece not in absent]
+            reader.data.check_apart(
+                _display(raw), [reader.index.piece(_display(raw), entry, piece) for piece in stored]
+            )
         except CheckpointError as error:
-            yield finding_of(error).with_lost(survey.lost([_display(raw)]))
+            yield finding_of(error, severity="error").with_lost(survey.lost([_display(raw)]))
 
 
 def _check_header(header: Header, reader: BundleReader, index: ByteSource) -> Iterator[Finding]:
@@ -233,16 +237,15 @@ def _check_shards(reader: BundleReader, survey: _Survey) -> Iterator[Finding]:
 def _check_regions(source: ByteSource, pieces: list[_Piece]) -> Iterator[Finding]:
     """Look for overlaps between entries, and for bytes that belong to none."""
     end, before = 0, ""
-    padding = 0
+    padding = overlaps = 0
+    first: tuple[Where, str] | None = None
     for piece in pieces:
         if piece.size == 0 or piece.offset + piece.size > source.size:
             continue
         if piece.offset < end:
-            yield make_finding(
-                "bundle.overlap",
-                Where(source.path, piece.key, piece.offset),
-                f"shares {min(end, piece.offset + piece.size) - piece.offset} bytes with {before!r}",
-            )
+            shared = min(end, piece.offset + piece.size) - piece.offset
+            first = first or (Where(source.path, piece.key, piece.offset), f"shares {shared} bytes with {before!r}")
+            overlaps += 1
         elif piece.offset > end:
             for finding in _check_gap(source, end, piece.offset):
                 if finding.code == "bundle.padding":
@@ -251,6 +254,9 @@ def _check_regions(source: ByteSource, pieces: list[_Piece]) -> Iterator[Finding
                     yield finding
         if piece.offset + piece.size > end:
             end, before = piece.offset + piece.size, piece.key
+    if first is not None:  # one finding for all: a hostile index could ask for a million
+        more = f"; {overlaps - 1} more tensors of this file share bytes" if overlaps > 1 else ""
+        yield make_finding("bundle.overlap", first[0], first[1] + more)
     if padding:
         yield make_finding("bundle.padding", source.path, f"{padding} bytes of zeros align the tensors")
     beyond = any(piece.offset + piece.size > source.size for piece in pieces)

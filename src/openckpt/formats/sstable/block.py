@@ -9,6 +9,7 @@ from bisect import bisect_right
 
 from openckpt.errors import CorruptionError, Where
 from openckpt.formats.wire import parse_varint
+from openckpt.limits import DEFAULT_LIMITS, Limits
 
 
 def _bad(where: Where, what: str) -> CorruptionError:
@@ -31,19 +32,22 @@ def restarts_of(block: bytes, where: Where) -> tuple[int, int]:
     return size - 4 - 4 * count, count
 
 
-def decode_block(block: bytes, where: Where, last: bytes | None = None) -> tuple[list[bytes], list[bytes]]:
+def decode_block(
+    block: bytes, where: Where, last: bytes | None = None, *, limits: Limits = DEFAULT_LIMITS
+) -> tuple[list[bytes], list[bytes]]:
     """Return the keys and the values of a block, in order.
 
     Args:
         block: the uncompressed block.
         where: file and offset of the block, for errors.
         last: the key before this block, or None for the first one: keys strictly increase over the whole table.
+        limits: cap the length of a key, and how far shared prefixes may make keys longer than the block.
     """
     end, _ = restarts_of(block, where)
     keys: list[bytes] = []
     values: list[bytes] = []
     add_key, add_value = keys.append, values.append
-    pos, key = 0, b""
+    pos, key, spelled = 0, b"", 0
     previous = last
     try:
         while pos < end:
@@ -54,6 +58,11 @@ def decode_block(block: bytes, where: Where, last: bytes | None = None) -> tuple
                 shared, pos = parse_varint(block, pos)
                 rest, pos = parse_varint(block, pos)
                 length, pos = parse_varint(block, pos)
+                # Entries of a few bytes may share a prefix of a megabyte: 1 MB would spell out a terabyte of keys.
+                if shared <= len(key) and rest <= end:
+                    limits.check("key_bytes", shared + rest, where, "the length of a key")
+                    spelled += shared
+                    limits.check("key_expansion", spelled // end, where, "the growth of keys by shared prefixes")
             if shared > len(key):
                 raise _bad(where, f"it shares {shared} bytes with a key of {len(key)}")
             start = pos + rest
@@ -92,25 +101,29 @@ def first_entry(block: bytes, where: Where) -> tuple[bytes, bytes] | None:
 class BlockSearch:
     """One block prepared for looking up single keys: the restart keys, bisected, then at most 16 entries scanned."""
 
-    __slots__ = ("_block", "_end", "_keys", "_offsets", "_where")
+    __slots__ = ("_block", "_end", "_keys", "_limits", "_offsets", "_where")
 
-    def __init__(self, block: bytes, where: Where) -> None:
+    def __init__(self, block: bytes, where: Where, limits: Limits = DEFAULT_LIMITS) -> None:
         end, count = restarts_of(block, where)
-        self._block, self._end, self._where = block, end, where
+        self._block, self._end, self._where, self._limits = block, end, where, limits
         offsets = [int.from_bytes(block[i : i + 4], "little") for i in range(end, len(block) - 4, 4)]
         keys = []
+        pos = 0
         try:
             for offset in offsets:
                 if offset >= end:
                     if offset == 0 and count == 1:
                         break  # the empty block
                     raise _bad(where, f"a restart point at {offset}, the entries end at {end}")
+                if offset < pos:  # many points into one long key would copy it as many times
+                    raise _bad(where, f"a restart point at {offset}, inside or before the entry that ends at {pos}")
                 shared, pos = parse_varint(block, offset)
                 rest, pos = parse_varint(block, pos)
-                _, pos = parse_varint(block, pos)
-                if shared or pos + rest > end:
-                    raise _bad(where, "a restart point is not the start of a whole key")
+                length, pos = parse_varint(block, pos)
+                if shared or pos + rest + length > end:
+                    raise _bad(where, "a restart point is not the start of a whole entry")
                 keys.append(block[pos : pos + rest])
+                pos += rest + length
         except ValueError as error:
             raise _bad(where, str(error)) from None
         self._offsets, self._keys = offsets, keys
@@ -122,7 +135,7 @@ class BlockSearch:
             return None
         block, pos = self._block, self._offsets[at]
         end = self._offsets[at + 1] if at + 1 < len(self._offsets) else self._end
-        key = b""
+        key, spelled = b"", 0
         try:
             while pos < end:
                 shared, rest, length = block[pos], block[pos + 1], block[pos + 2]
@@ -132,6 +145,13 @@ class BlockSearch:
                     shared, pos = parse_varint(block, pos)
                     rest, pos = parse_varint(block, pos)
                     length, pos = parse_varint(block, pos)
+                    if shared <= len(key) and rest <= self._end:
+                        self._limits.check("key_bytes", shared + rest, self._where, "the length of a key")
+                        spelled += shared
+                        growth = spelled // self._end
+                        self._limits.check(
+                            "key_expansion", growth, self._where, "the growth of keys by shared prefixes"
+                        )
                 if shared > len(key):
                     raise _bad(self._where, f"it shares {shared} bytes with a key of {len(key)}")
                 start = pos + rest

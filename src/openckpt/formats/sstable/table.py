@@ -90,14 +90,26 @@ class Table:
     def _parse_index(self, block: bytes) -> tuple[list[bytes], list[Handle]]:
         where = Where(self.path, offset=self._index.offset)
         separators, values = decode_block(block, where, limits=self._limits)
-        handles = []
+        handles: list[Handle] = []
+        end = 0
         for value in values:
             try:
-                handles.append(parse_handle(value, 0)[0])  # TensorFlow ignores what follows the handle, and so do we
+                handle, _ = parse_handle(value, 0)  # TensorFlow ignores what follows the handle, and so do we
             except ValueError as error:
                 raise CorruptionError(
                     "table.bad-handle", where, f"no block handle in the index block: {error}"
                 ) from None
+            # A million handles of one block would make a small file long to read.
+            if handle.offset < end:
+                raise CorruptionError(
+                    "table.bad-handle",
+                    where,
+                    "a block starts inside or before the block that precedes it",
+                    expected=f"an offset of at least {end}",
+                    found=handle.offset,
+                )
+            end = handle.offset + handle.size + TRAILER_BYTES
+            handles.append(handle)
         return separators, handles
 
     def get(self, key: bytes) -> bytes | None:
