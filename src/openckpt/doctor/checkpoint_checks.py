@@ -37,7 +37,7 @@ def examine(scene: Scene, group: Group) -> CheckpointReport | None:
 
         return checkpoint_report(shown, group.format, group.step, check_missing_index(scene, group))
     try:
-        reader = open_target(target_of(scene, group), limits=scene.limits)
+        reader = open_target(target_of(scene, group), limits=scene.limits, child=scene.child)
     except FileNotFoundError as error:
         if _is_gone(scene, group):
             return None

@@ -14,6 +14,7 @@ from openckpt.doctor.report import CheckpointReport, Report, has_error, ordered
 from openckpt.doctor.scene import Scene
 from openckpt.errors import CheckpointError, PathNotFoundError
 from openckpt.findings import Finding, Progress, finding_of, make_finding
+from openckpt.formats.hdf5.child import HDF5Child
 from openckpt.formats.names import META_SUFFIX
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.grouping import Group, Listing, group_directory
@@ -48,9 +49,9 @@ def diagnose(
         exception.
     """
     name = os.fsdecode(path)
-    doctor = _Doctor(name, quick, limits, progress)
     try:
-        return doctor.run()
+        with HDF5Child() as child:  # no process is started before there is an HDF5 file
+            return _Doctor(name, quick, limits, progress, child).run()
     except CheckpointError as error:
         return _report(name, [finding_of(error)])
     except OSError as error:
@@ -85,8 +86,8 @@ def _about_archive(store: Store, *, of_one: bool = False) -> Iterator[Finding]:
 class _Doctor:
     """The work of one `diagnose` call."""
 
-    def __init__(self, name: str, quick: bool, limits: Limits, progress: Progress | None) -> None:
-        self.name, self.quick, self.limits, self.progress = name, quick, limits, progress
+    def __init__(self, name: str, quick: bool, limits: Limits, progress: Progress | None, child: HDF5Child) -> None:
+        self.name, self.quick, self.limits, self.progress, self.child = name, quick, limits, progress, child
 
     def run(self) -> Report:
         try:
@@ -107,7 +108,7 @@ class _Doctor:
             yield from _beside(scene, Group(prefix=self.name, name=name, format="bundle-v2"))
 
     def _scene(self, store: Store, listing: Listing) -> Scene:
-        return Scene(store, listing, self.quick, self.limits, self.progress)
+        return Scene(store, listing, self.quick, self.limits, self.progress, self.child)
 
     # ------------------------------------------------------------------------------------------------- one checkpoint
 

@@ -162,7 +162,7 @@ def _iter_specs(scene: Scene, groups: Sequence[Group]) -> Iterator[tuple[str, di
 
 def _specs(scene: Scene, group: Group) -> dict[str, TensorSpec] | None:
     try:
-        reader = open_target(target_of(scene, group), limits=scene.limits)
+        reader = open_target(target_of(scene, group), limits=scene.limits, child=scene.child)
         try:
             return dict(reader.items()) if len(reader) <= _COMPARED_TENSORS else None
         finally:

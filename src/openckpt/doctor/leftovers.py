@@ -11,23 +11,25 @@ from openckpt.opening.grouping import Group, Listing
 from openckpt.storage import FileStat, Store
 
 _COMPARED_BYTES = 16 << 20
+_MOST_LEFTOVERS = 100  # each is a finding; a crash loop leaves thousands
 
 
 def check_leftovers(scene: Scene) -> list[Finding]:
     """Return the findings about what interrupted saves left in a directory (formats 9, rows 26 and 27)."""
+    leftovers = sorted(scene.listing.leftovers, key=lambda stat: stat.name)
     findings = []
-    for stat in sorted(scene.listing.leftovers, key=lambda stat: stat.name):
+    for stat in leftovers[:_MOST_LEFTOVERS]:
         if stat.kind == "dir":
             findings.append(_working_directory(scene, stat))
         else:
             what = "manifest" if is_manifest_temp(stat.name) else "file of a checkpoint"
-            findings.append(
-                make_finding(
-                    "run.leftover-file",
-                    scene.store.display(stat.path),
-                    f"a {what} that was never finished ({stat.size} bytes)",
-                )
-            )
+            message = f"a {what} that was never finished ({stat.size} bytes)"
+            findings.append(make_finding("run.leftover-file", scene.store.display(stat.path), message))
+    if len(leftovers) > _MOST_LEFTOVERS:
+        message = f"{len(leftovers) - _MOST_LEFTOVERS} more files and directories of unfinished saves"
+        findings.append(
+            make_finding("run.leftover-file", scene.directory, message, fix=f"openckpt find {quoted(scene.directory)}")
+        )
     return findings
 
 
@@ -59,7 +61,7 @@ def check_stale_shards(scene: Scene) -> list[Finding]:
                 "run.stale-shards",
                 places[0],
                 f"{shown([stat.name for stat in stats])}: {len(stats)} data files ({total} bytes) that the index of {prefix!r} does not name",
-                fix=f"rm {' '.join(map(quoted, places))}",
+                fix=f"rm {' '.join(map(quoted, places[:_MOST_LEFTOVERS]))}",
             )
         )
     return findings

@@ -26,6 +26,7 @@ _RENAMED = re.compile(
     r"checkpoint(\.(txt|html?|pbtxt|dms|download|bin|bak|old|orig|\d)|[ _-]?\(?\d\)?|~| - copy)+", re.IGNORECASE
 )
 _REBUILT_LINES = 20
+_FOLLOWED_ENTRIES = 1000  # a manager keeps a handful; each may mean the scan of a directory
 _TRAINING_FORMATS = ("bundle-v2", "table-v1")
 
 
@@ -62,7 +63,7 @@ def check_manifest(scene: Scene) -> ManifestVerdict:
         return verdict
     verdict.findings += manifest.problems
     newest = locate_entry(scene.store, scene.listing, manifest.model_checkpoint_path, limits=scene.limits)
-    older = [locate_entry(scene.store, scene.listing, path, limits=scene.limits) for path in _older(manifest)]
+    older = _locate_older(scene, manifest)
     verdict.newest = newest.group
     verdict.findings += _check_newest(scene, place, newest, older)
     if newest.group is not None:
@@ -72,9 +73,22 @@ def check_manifest(scene: Scene) -> ManifestVerdict:
     return verdict
 
 
-def _older(manifest: Manifest) -> list[str]:
-    newest = manifest.model_checkpoint_path
-    return [path for path in dict.fromkeys(manifest.all_model_checkpoint_paths) if path != newest]
+def _locate_older(scene: Scene, manifest: Manifest) -> list[Entry]:
+    """Find what the entries before the newest name; plain names by one look into a table, since a manifest may have many."""
+    by_name = {
+        group.name: group for group in sorted(scene.listing.groups, key=lambda g: g.format != "bundle-v2", reverse=True)
+    }
+    entries = []
+    followed = 0
+    for path in dict.fromkeys(manifest.all_model_checkpoint_paths):
+        if path == manifest.model_checkpoint_path:
+            continue
+        if path in by_name or not any(c in path for c in "/\\?"):
+            entries.append(Entry(path, by_name.get(path)))
+        elif followed < _FOLLOWED_ENTRIES:
+            followed += 1
+            entries.append(locate_entry(scene.store, scene.listing, path, limits=scene.limits))
+    return entries
 
 
 def _with_fix(finding: Finding, fix: str | None) -> Finding:

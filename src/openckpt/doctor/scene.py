@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError
 from openckpt.findings import Progress
@@ -13,6 +14,9 @@ from openckpt.formats.names import parse_v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.grouping import Group, Listing
 from openckpt.storage import Store
+
+if TYPE_CHECKING:
+    from openckpt.formats.hdf5.child import HDF5Child
 
 _SHOWN = 3
 _STEP = re.compile(r"-(-?\d+)\Z", re.ASCII)
@@ -28,6 +32,7 @@ class Scene:
         quick: whether tensor data stays unread.
         limits: caps against hostile files.
         progress: told about long work.
+        child: the process in which libhdf5 parses, so that its crash is a finding; None lets it parse in this one.
         is_export: whether this is the ``variables`` of a SavedModel, which has neither manifest nor meta graphs.
     """
 
@@ -36,6 +41,7 @@ class Scene:
     quick: bool = False
     limits: Limits = DEFAULT_LIMITS
     progress: Progress | None = None
+    child: HDF5Child | None = None
     is_export: bool = False
 
     @property
