@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, PathNotFoundError
 from openckpt.findings import Progress
@@ -12,6 +13,9 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.reader import CheckpointReader
 from openckpt.opening.resolving import Target, resolve
 from openckpt.storage import LOCAL
+
+if TYPE_CHECKING:
+    from openckpt.formats.hdf5.child import HDF5Child
 
 _ATTEMPTS = 10
 
@@ -69,8 +73,8 @@ def _open(name: str, limits: Limits, verify: bool, progress: Progress | None) ->
     raise AssertionError("the last attempt returns or raises")
 
 
-def open_target(target: Target, *, limits: Limits = DEFAULT_LIMITS) -> TensorReader:
-    """Open the reader of the target's format.
+def open_target(target: Target, *, limits: Limits = DEFAULT_LIMITS, child: HDF5Child | None = None) -> TensorReader:
+    """Open the reader of the target's format; with ``child`` libhdf5 parses in that process and not in this one.
 
     Raises:
         FormatError, OSError: as that reader does; an index that is something else altogether is called by its name.
@@ -93,11 +97,11 @@ def open_target(target: Target, *, limits: Limits = DEFAULT_LIMITS) -> TensorRea
         case "hdf5":
             from openckpt.formats.keras_h5 import open_hdf5
 
-            return open_hdf5(store, path, limits=limits)
+            return open_hdf5(store, path, limits=limits, child=child)
         case "keras-v3":
             from openckpt.formats.keras_archive import open_keras
 
-            return open_keras(store, path, limits=limits)
+            return open_keras(store, path, limits=limits, child=child)
         case "safetensors":
             from openckpt.formats.safetensors import open_safetensors
 
