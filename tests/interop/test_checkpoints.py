@@ -42,9 +42,12 @@ def _assert_graph_equal(tf: Any, prefix: str) -> None:
         assert graph is not None
         read = [
             (
-                [(child.name, child.node) for child in node.children],
-                [(attribute.name, attribute.full_name, attribute.key) for attribute in node.attributes],
-                [(slot.original, slot.name, slot.variable) for slot in node.slots],
+                [(child.local_name, child.node_id) for child in node.children],
+                [(attribute.name, attribute.full_name, attribute.checkpoint_key) for attribute in node.attributes],
+                [
+                    (slot.original_variable_node_id, slot.slot_name, slot.slot_variable_node_id)
+                    for slot in node.slot_variables
+                ],
             )
             for node in graph.nodes
         ]
@@ -115,8 +118,9 @@ def test_shared_nodes_and_cycles(tf: Any, tmp_path: Path) -> None:
     assert_sound(prefix)
     [key] = [key for key in read if key not in (GRAPH_KEY, f"save_counter{VALUE}")]
     with openckpt.open(prefix) as ckpt:
-        paths = {"/".join(path) if not isinstance(path, str) else path for path in ckpt.graph.paths(key)}
-    assert paths >= {"a/weight", "b/weight", "a/twin/weight", "b/twin/weight", "listed/0", "listed/1/deep"}
+        paths = {path for path, _ in ckpt.graph.paths(key)}
+    ways = ("a/weight", "b/weight", "a/twin/weight", "b/twin/weight", "listed/0", "listed/1/deep")
+    assert paths == {f"{way}{VALUE}" for way in ways}
 
 
 def test_containers_escapes_and_python_state(tf: Any, tmp_path: Path) -> None:
@@ -182,7 +186,8 @@ def test_saver_files_read_equal(tf: Any, tmp_path: Path, version: int, sharded: 
         assert sorted(ckpt) == sorted(values)
         for name, value in values.items():
             assert_same_array(ckpt[name], value)
-    assert_reads_as_tensorflow(tf, prefix)
+    if version == 2:  # of a V1 file TensorFlow's Python reader cannot return half and complex values
+        assert_reads_as_tensorflow(tf, prefix)
     assert_sound(prefix)
     assert_sound(tmp_path)
 
