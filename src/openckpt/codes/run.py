@@ -198,6 +198,13 @@ CODES: dict[str, Code] = {
         "given a data file or the manifest it answers 'Unable to open table file'.",
         "pass the prefix: {prefix}",
     ),
+    "run.written-by": Code("note", "The graph beside the checkpoint says which TensorFlow wrote it."),
+    "run.variables-not-saved": Code(
+        "note",
+        "The program had more variables than it saved (a Saver of some of them, or a checkpoint with shards missing); restoring "
+        "leaves those at their initial values.",
+        "openckpt ls {prefix}",
+    ),
     "run.no-meta-graph": Code(
         "note",
         "There is no .meta file beside it, so tf.train.import_meta_graph has nothing to load; the weights do not need it.",

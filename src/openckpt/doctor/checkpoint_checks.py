@@ -113,6 +113,10 @@ def _what_tensorflow_makes_of_it(
 
         yield from check_optimizer(reader)
         return
+    if group.extras and not scene.quick:
+        from openckpt.doctor.graph_checks import check_meta_graph
+
+        yield from check_meta_graph(scene, group, reader)
     if any(finding.severity == "error" for finding in found):
         return
     if GRAPH_KEY not in reader:

@@ -156,7 +156,7 @@ class _Doctor:
 
     def _export(self, store: Store, directory: str, listing: Listing, variables: str) -> DirectoryResult:
         from openckpt.doctor.directory_checks import DirectoryResult, examine_directory
-        from openckpt.doctor.saved_model_checks import check_saved_model
+        from openckpt.doctor.graph_checks import check_saved_model
 
         scene = self._scene(store, listing)
         findings = check_saved_model(scene)

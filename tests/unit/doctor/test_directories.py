@@ -258,3 +258,33 @@ def test_absent_and_refused_paths_are_findings(tmp_path: Path) -> None:
         report = openckpt.diagnose(path)
         assert not report.valid
         assert codes(report, "error") == {"path.not-found"}, path
+
+
+def test_saved_model_is_examined_with_its_variables(run: Run) -> None:
+    """An empty saved_model.pb is an error; the variables inside are whole all the same."""
+    run.write({f"variables/{name}": data for name, data in encode_bundle(weights(), "variables").items()})
+    run.write({"saved_model.pb": b""})
+    report = run.diagnose()
+    assert not report.valid
+    assert codes(report, "error") == {"savedmodel.empty"}
+    assert [(checkpoint.prefix, checkpoint.valid) for checkpoint in report.checkpoints] == [
+        (str(run / "variables/variables"), True)
+    ]
+
+
+def test_saved_model_without_its_graph(run: Run) -> None:
+    """fingerprint.pb gives it away: a warning, since the variables can be read."""
+    run.write({f"variables/{name}": data for name, data in encode_bundle(weights(), "variables").items()})
+    run.write({"fingerprint.pb": b"\x08\x01"})
+    report = run.diagnose()
+    assert report.valid
+    assert only(report, "run.no-saved-model").severity == "warning"
+
+
+def test_damaged_meta_graph_is_a_warning(run: Run) -> None:
+    """No tensor depends on the .meta file."""
+    run.whole(7)
+    run.write({"ckpt-7.meta": b"\xff\xff\xff"})
+    report = run.diagnose()
+    assert report.valid
+    assert codes(report, "warning") == {"meta.does-not-parse"}
