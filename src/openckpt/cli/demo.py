@@ -79,7 +79,7 @@ def _print_case(screen: Screen, case: Case, report: Report) -> None:
     for finding in findings[:1]:
         print_finding(screen, finding)
     if len(findings) > 1:
-        screen.line(screen.style(f"  and {count_text(len(findings) - 1, 'finding')} more", "dim"))
+        screen.line(screen.style(f"  and {count_text(len(findings) - 1, 'more finding')}", "dim"))
     screen.line()
 
 

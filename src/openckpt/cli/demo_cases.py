@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from openckpt.formats.bundle import Strings, encode_bundle
 from openckpt.formats.manifest import Manifest, encode_manifest
@@ -17,6 +17,7 @@ from openckpt.formats.spec import GRAPH_KEY
 
 if TYPE_CHECKING:
     from openckpt.doctor import Report
+    from openckpt.formats.bundle.encoder import Value
     from openckpt.formats.spec import Array
 
 Files = dict[str, bytes]
@@ -125,8 +126,10 @@ def _variable(path: str, full_name: str) -> Node:
 
 def step_files(step: int, *, prefix: str = "ckpt", shards: int = 1) -> Files:
     """Return the files of one step, as TensorFlow would write them."""
-    graph = Strings([encode_object_graph(model_graph())])
-    return encode_bundle({**dict(model_tensors(step)), GRAPH_KEY: graph}, f"{prefix}-{step}", shards=shards)
+    tensors: dict[str | bytes, Value] = {}
+    tensors.update(model_tensors(step).items())
+    tensors[GRAPH_KEY] = Strings([encode_object_graph(model_graph())])
+    return encode_bundle(tensors, f"{prefix}-{step}", shards=shards)
 
 
 def run(*steps: int, listed: tuple[int, ...] | None = None, shards: int = 1, directory: str = "") -> Files:
@@ -142,11 +145,18 @@ def run(*steps: int, listed: tuple[int, ...] | None = None, shards: int = 1, dir
 # ---------------------------------------------------------------------------------------------------- what goes wrong
 
 
+def _plain(step: int) -> dict[str, Array]:
+    """Return the variables alone, under the names that TensorFlow 1 gives them."""
+    tensors = model_tensors(step)
+    return {key.removesuffix(_VALUE): value for key, value in tensors.items() if ".OPTIMIZER_SLOT" not in key}
+
+
 def _v1() -> Files:
     from openckpt.formats.v1 import encode_v1
 
-    plain = {key.removesuffix(_VALUE): value for key, value in model_tensors(7).items() if ".OPTIMIZER_SLOT" not in key}
-    files = encode_v1(plain, "model.ckpt-7")
+    tensors: dict[str | bytes, Value] = {}
+    tensors.update(_plain(7).items())
+    files = encode_v1(tensors, "model.ckpt-7")
     return {**files, "checkpoint": encode_manifest(Manifest("model.ckpt-7", ("model.ckpt-7",)))}
 
 
@@ -155,8 +165,9 @@ def _npz() -> Files:
 
     import numpy as np
 
+    arrays: dict[str, Any] = dict(_plain(2))
     out = BytesIO()
-    np.savez(out, **{key.removesuffix(_VALUE): value for key, value in model_tensors(2).items() if "SLOT" not in key})
+    np.savez(out, **arrays)
     return {"weights.npz": out.getvalue()}
 
 

@@ -13,6 +13,7 @@ from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen
 from openckpt.cli.text import count_text, pad, shape_text, shorten_key, size_text
 from openckpt.errors import printable
+from openckpt.formats.names import parse_shard_name
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import TensorSpec
@@ -96,15 +97,17 @@ def _key_filter(globs: Iterable[str], regexes: Iterable[str]) -> Callable[[str],
 
 
 def _rows(ckpt: CheckpointReader, wanted: Callable[[str], bool] | None, *, with_shards: bool) -> list[Row]:
-    return [
-        Row(key, spec, _shards(ckpt, key) if with_shards else ())
-        for key, spec in ckpt.specs.items()
-        if wanted is None or wanted(key)
-    ]
+    shards_of = _shard_finder(ckpt) if with_shards else lambda _key: ()
+    return [Row(key, spec, shards_of(key)) for key, spec in ckpt.specs.items() if wanted is None or wanted(key)]
 
 
-def _shards(ckpt: CheckpointReader, key: str) -> tuple[int, ...]:
-    return tuple(sorted({extent.shard for extent in ckpt.locate(key)}))
+def _shard_finder(ckpt: CheckpointReader) -> Callable[[str], tuple[int, ...]]:
+    """Return what tells the shards of a key; where there is but one shard no entry needs to be looked up."""
+    if ckpt.format == "bundle-v2":
+        parts = [part for part in map(parse_shard_name, ckpt.files) if part is not None]
+        if parts and all(count == 1 for _, _, count in parts):
+            return lambda _key: (0,)
+    return lambda key: tuple(sorted({extent.shard for extent in ckpt.locate(key)}))
 
 
 def _document(path: str, ckpt: CheckpointReader, rows: Iterable[Row]) -> dict[str, object]:
@@ -160,18 +163,13 @@ def _table_lines(screen: Screen, rows: list[Row]) -> Iterator[str]:
         for row in rows
     ]
     head = ("key", "dtype", "shape", "bytes", "shard")
-    rest = [max(len(head[i]), *(len(row[i]) for row in cells)) for i in range(1, 5)]
-    # The widest key decides, unless the terminal is narrower; `len` is enough to find it, wide letters only pad less.
-    key_width = max(len(head[0]), *(len(row[0]) for row in cells))
+    widths = [max(len(title), *(len(row[number]) for row in cells)) for number, title in enumerate(head)]
+    key_width, *rest = widths
     if screen.width is not None:
         key_width = max(12, min(key_width, screen.width - sum(rest) - 2 * len(rest)))
-    aligned_right = (False, False, True, True)
-
-    def line(row: tuple[str, ...]) -> str:
-        key = pad(shorten_key(row[0], key_width, screen.ellipsis), key_width)
-        tail = (pad(t, w, right=r) for t, w, r in zip(row[1:], rest, aligned_right, strict=True))
-        return f"{key}  {'  '.join(tail)}"
-
-    yield screen.style(line(head), "dim")
-    for row in cells:
-        yield line(row)
+    row_of = f"{{}}  {{:<{rest[0]}}}  {{:<{rest[1]}}}  {{:>{rest[2]}}}  {{:>{rest[3]}}}".format
+    yield screen.style(row_of(pad(head[0], key_width), *head[1:]), "dim")
+    for key, *others in cells:
+        if not key.isascii() or len(key) > key_width:
+            key = pad(shorten_key(key, key_width, screen.ellipsis), key_width)
+        yield row_of(key.ljust(key_width), *others)

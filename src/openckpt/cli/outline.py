@@ -7,8 +7,8 @@ recurses: a graph may be as deep as its file is long.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.formats.objectpaths import escape_name
@@ -48,9 +48,9 @@ class Slot(NamedTuple):
 class OutlineNode:
     """One node: edges to children, tensors, and (an optimizer's) slots."""
 
-    children: list[Edge] = field(default_factory=list)
-    tensors: list[Leaf] = field(default_factory=list)
-    slots: list[Slot] = field(default_factory=list)
+    children: Sequence[Edge] = ()
+    tensors: Sequence[Leaf] = ()
+    slots: Sequence[Slot] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +59,27 @@ class Outline:
 
     Attributes:
         nodes: node 0 is the root.
-        first_edges: node -> (parent, name) of the edge under which it is drawn; the root and slots have none.
-        levels: how many edges from the root, for the nodes that edges lead to.
+        first_edges: node -> (parent, name) of the edge under which it is drawn; None for the root and for slots.
+        levels: node -> how many edges from the root; -1 where no edge leads to it.
         order: the nodes that edges lead to, in the order of their distance from the root.
         unreferenced: keys that no node refers to.
         is_graph: made from an object graph, not from names.
     """
 
     nodes: list[OutlineNode]
-    first_edges: Mapping[int, tuple[int, str]]
-    levels: Mapping[int, int]
+    first_edges: list[tuple[int, str] | None]
+    levels: list[int]
     order: list[int]
     unreferenced: list[str]
     is_graph: bool
 
     def path(self, node: int) -> str | None:
         """Return the first shortest way to a node, "" for the root; None where none leads there, or one of over 64 parts."""
-        if self.levels.get(node, DEEPEST + 1) > DEEPEST:
+        if not 0 <= self.levels[node] <= DEEPEST:
             return None
         parts: list[str] = []
-        while node != 0:
-            node, name = self.first_edges[node]
+        while (edge := self.first_edges[node]) is not None:
+            node, name = edge
             parts.append(escape_name(name) if self.is_graph else name)
         return "/".join(reversed(parts))
 
@@ -101,8 +101,9 @@ class Outline:
         """Return for every node how many nodes are drawn below it, itself included."""
         sizes = [1] * len(self.nodes)
         for node in reversed(self.order):
-            if node in self.first_edges:
-                sizes[self.first_edges[node][0]] += sizes[node]
+            edge = self.first_edges[node]
+            if edge is not None:
+                sizes[edge[0]] += sizes[node]
         return sizes
 
 
@@ -121,17 +122,18 @@ def outline_of_graph(graph: ObjectGraph, specs: Mapping[str, TensorSpec]) -> Out
             parts.setdefault(holder[1].checkpoint_key, []).append(key)
     nodes = []
     for stored in graph.nodes:
-        node = OutlineNode([Edge(child.local_name, child.node_id) for child in stored.children])
+        tensors: list[Leaf] = []
         for attribute in stored.attributes:
             keys = parts.get(attribute.checkpoint_key)
             if keys is None or attribute.checkpoint_key in specs:
                 keys = [attribute.checkpoint_key, *(keys or ())]
-            node.tensors += [Leaf(attribute.name, key, _spec_or_none(specs, key)) for key in keys]
-        node.slots = [
+            tensors += [Leaf(attribute.name, key, _spec_or_none(specs, key)) for key in keys]
+        slots = [
             Slot(slot.slot_name, slot.original_variable_node_id, slot.slot_variable_node_id)
             for slot in stored.slot_variables
         ]
-        nodes.append(node)
+        children = [Edge(child.local_name, child.node_id) for child in stored.children]
+        nodes.append(OutlineNode(children, tensors, slots))
     return Outline(nodes, *_walk(nodes), unreferenced, is_graph=True)
 
 
@@ -143,28 +145,31 @@ def _spec_or_none(specs: Mapping[str, TensorSpec], key: str) -> TensorSpec | Non
 def outline_of_names(items: Iterable[tuple[str, TensorSpec]]) -> Outline:
     """Make the outline of a checkpoint without a graph: a node for every part of a key between slashes."""
     nodes = [OutlineNode()]
-    below: dict[tuple[int, str], int] = {}
+    edges: dict[int, dict[str, int]] = {}
     for key, spec in items:
         place = 0
         for part in key.split("/", DEEPEST - 1):
-            child = below.get((place, part))
+            below = edges.setdefault(place, {})
+            child = below.get(part)
             if child is None:
-                child = below[place, part] = len(nodes)
+                child = below[part] = len(nodes)
                 nodes.append(OutlineNode())
-                nodes[place].children.append(Edge(part, child))
             place = child
-        nodes[place].tensors.append(Leaf("", key, spec))
+        nodes[place].tensors = (Leaf("", key, spec),)
+    for place, below in edges.items():
+        nodes[place].children = [Edge(part, child) for part, child in below.items()]
     return Outline(nodes, *_walk(nodes), [], is_graph=False)
 
 
-def _walk(nodes: list[OutlineNode]) -> tuple[dict[int, tuple[int, str]], dict[int, int], list[int]]:
+def _walk(nodes: list[OutlineNode]) -> tuple[list[tuple[int, str] | None], list[int], list[int]]:
     """Return first edges, levels and order of a walk from the root, breadth first."""
-    first: dict[int, tuple[int, str]] = {}
-    levels = {0: 0}
+    first: list[tuple[int, str] | None] = [None] * len(nodes)
+    levels = [-1] * len(nodes)
+    levels[0] = 0
     order = [0]
     for node in order:  # grows while it is walked
         for name, child in nodes[node].children:
-            if child not in levels:
+            if levels[child] < 0:
                 levels[child] = levels[node] + 1
                 first[child] = (node, name)
                 order.append(child)

@@ -152,7 +152,7 @@ def _bar(part: float, room: int, *, fine: bool) -> str:
     if not fine:
         return "#" * max(1, round(part * room))
     eighths = max(1, round(part * room * 8))
-    return "█" * (eighths // 8) + ("", *"▏▎▍▌▋▊▉")[eighths % 8]
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _value_lines(screen: Screen, array: Numbers) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _WIDEST_LEFT = 56
 """columns from which on dtypes are no longer aligned"""
+_ALIGNED = 10_000
+"""lines that decide where dtypes stand; the rest of a larger tree is drawn as it comes"""
 _LONGEST_PATH = 400
 """columns of a path to which an edge refers"""
 _VALUE = "VARIABLE_VALUE"
@@ -70,19 +73,20 @@ class _Line(NamedTuple):
 
 def _print_tree(screen: Screen, ckpt: CheckpointReader, outline: Outline, depth: int) -> None:
     screen.line(heading(screen, ckpt))
-    lines = list(_draw(screen, outline, depth))
-    left = max((cell_width(line.branch) + cell_width(line.text) for line in lines if line.value), default=0)
+    lines = _draw(screen, outline, depth)
+    first = list(islice(lines, _ALIGNED))
+    left = max((len(line.branch) + cell_width(line.text) for line in first if line.value), default=0)
     left = min(left, _WIDEST_LEFT)
     if screen.width is not None:
-        widest = max((len(line.value) for line in lines), default=0)
+        widest = max((len(line.value) for line in first), default=0)
         left = max(20, min(left, screen.width - widest - 2))
-    for line in lines:
+    for line in chain(first, lines):
         text = line.text
         if screen.width is not None:
-            room = (left if line.value else screen.width) - cell_width(line.branch)
+            room = (left if line.value else screen.width) - len(line.branch)
             text = shorten(text, max(8, room), screen.ellipsis)
         if line.value:
-            text = pad(text, left - cell_width(line.branch)) + "  " + line.value
+            text = pad(text, left - len(line.branch)) + "  " + line.value
         screen.line(f"{screen.style(line.branch, 'dim')}{text}")
     tensors = [leaf for node in outline.nodes for leaf in node.tensors if leaf.spec is not None]
     summary = f"{count_text(len(outline.nodes), 'node')}, {count_text(len(tensors), 'tensor')}"
@@ -148,7 +152,7 @@ def _parts_of(outline: Outline, slots: dict[int, list[tuple[int, Slot]]], node: 
         )
     for name, child in outline.nodes[node].children:
         text = printable(name) or "''"
-        if child not in drawn and outline.first_edges.get(child) == (node, name):
+        if child not in drawn and outline.first_edges[child] == (node, name):
             drawn.add(child)
             found.append(_Part(text, _own_value(outline, child), child))
         else:
@@ -166,7 +170,7 @@ def _own_value(outline: Outline, node: int) -> str:
     return _leaf_value(leaves[0]) if _is_plain(leaves) else ""
 
 
-def _is_plain(leaves: list[Leaf]) -> bool:
+def _is_plain(leaves: Sequence[Leaf]) -> bool:
     return len(leaves) == 1 and leaves[0].attribute in (_VALUE, "")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,22 @@ def test_the_doctor_says_of_each_case_what_it_is_there_to_show(case: Case, tmp_p
     write_folder(str(tmp_path / case.name), case.files)
     report = openckpt.diagnose(tmp_path / case.name)
     assert case.is_told_by(report), [(finding.code, finding.severity) for finding in report.all_findings()]
+
+
+MENDED_BY_ONE_COMMAND = {"moved", "forgotten-step", "newest-deleted", "renamed-manifest", "interrupted-save"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="fixes are commands of a POSIX shell")
+@pytest.mark.parametrize("case", [c for c in CASES if c.name in MENDED_BY_ONE_COMMAND], ids=lambda case: case.name)
+def test_the_fix_that_is_shown_mends_the_case(case: Case, tmp_path: Path) -> None:
+    """Whoever copies the command from the screen has a checkpoint without errors and warnings."""
+    folder = tmp_path / "it's a demo; really" / case.name
+    write_folder(str(folder), case.files)
+    (fix,) = [finding.fix for finding in openckpt.diagnose(folder).all_findings() if finding.code == case.code]
+    assert fix is not None
+    command = re.sub(r"^(if|when) [^:]*: ", "", fix)
+    subprocess.run(["bash", "-euc", command], check=True, timeout=60)
+    assert openckpt.diagnose(folder).worst in (None, "note")
 
 
 def test_the_demo_is_deterministic() -> None:
