@@ -39,7 +39,7 @@ class PackedStore(ArchiveStore):
         self._codec = codec
         self._passes = 0
         self._expected: frozenset[str] = frozenset()
-        # Blobs by the number of their member: kept from pass 1, held since the last pass, and all that are still in use.
+        # Blobs by the number of their member: kept from pass 1, held since the last pass, and loaded by any and still in use.
         self._kept: dict[int, Blob] = {}
         self._held: dict[int, Blob] = {}
         self._alive: WeakValueDictionary[int, Blob] = WeakValueDictionary()
@@ -82,7 +82,7 @@ class PackedStore(ArchiveStore):
             raise damage
         self._kept = keep.small
         self._held = keep.expected
-        self._alive.update({**keep.small, **keep.expected})
+        self._alive.update(keep.expected)
         # A checksum at the very end is all that gzip and xz have: where the data is damaged, what came before may be as well,
         # and an HDF5 file would not show it. A download that broke off is another thing: what came is as it was sent.
         suspect = damage is not None and damage.code in ("archive.crc-mismatch", "archive.damaged")
@@ -102,7 +102,9 @@ class PackedStore(ArchiveStore):
         return UnpackedSource(self._source, path, member.size, lambda: self._get(member), nesting=self._nesting)
 
     def _get(self, member: Member) -> Blob:
-        blob = self._alive.get(member.key)
+        if not member.size:
+            return Blob(b"")
+        blob = self._kept.get(member.key) or self._alive.get(member.key)
         if blob is not None:
             return blob
         with self._lock:
@@ -176,7 +178,7 @@ class _Keep:
 
     def offer(self, stream: PackedStream, member: Member, *, expected: bool) -> None:
         """Take the member's data from the stream if it is worth keeping."""
-        if not expected and member.size > KEPT_BYTES:
+        if not member.size or (not expected and member.size > KEPT_BYTES):
             return
         data = bytearray()
         while len(data) < member.size and (piece := stream.take(member.size - len(data))):
