@@ -11,6 +11,7 @@ import pytest
 import openckpt
 from openckpt.errors import CheckpointError, CheckpointWarning, PathNotFoundError
 from openckpt.finding import FoundCheckpoint, survey
+from openckpt.formats.names import prefix_of
 from oracle import corpus_cases
 
 pytestmark = pytest.mark.corpus
@@ -31,20 +32,19 @@ def records(field: str) -> list[Any]:
 @pytest.mark.parametrize(("case", "record"), records("checkpoints"))
 def test_every_member_leads_to_its_checkpoint(corpus: Path, case: str, record: Record) -> None:
     """Prefix, index, shards and meta graph of every V2 checkpoint of the corpus open the same keys."""
-    prefix = corpus / case / record["prefix"]
-    if record["format"] != "tf-v2":
-        paths = [prefix]
-    else:
-        paths = [
-            Path(f"{prefix}.index"),
-            *prefix.parent.glob(f"{prefix.name}.data-*"),
-            *prefix.parent.glob(f"{prefix.name}.meta"),
-        ]
-        paths += [] if prefix.is_file() else [prefix]
+    prefix = f"{corpus / case}/{record['prefix']}"
+    paths = [prefix]
+    if record["format"] == "tf-v2":
+        directory, _, name = prefix.rpartition("/")
+        members = [f"{directory}/{file.name}" for file in Path(directory).iterdir() if file.name.startswith(f"{name}.")]
+        # A literal file wins over a prefix of the same name, and a directory without its slash is the directory.
+        literal = Path(prefix).exists() and not prefix.endswith("/")
+        paths = [path for path in members if prefix_of(path) == prefix] + ([] if literal else [prefix])
+        assert f"{prefix}.index" in paths
     for path in paths:
         with openckpt.open(path) as ckpt:
             assert (ckpt.format, len(ckpt)) == (FORMATS[record["format"]], len(record["tensors"])), path
-            assert ckpt.prefix == str(prefix)
+            assert ckpt.prefix == prefix
 
 
 @pytest.mark.parametrize(("case", "record"), records("manifests"))
