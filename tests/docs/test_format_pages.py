@@ -12,6 +12,8 @@ from openckpt.errors import Where
 from openckpt.formats.bundle import Strings, encode_bundle, parse_entry
 from openckpt.formats.crc import crc32c
 from openckpt.limits import DEFAULT_LIMITS
+from openckpt.storage.archive import open_archive
+from openckpt.storage.memory import MemorySource
 
 PAGES = Path(__file__).parents[2] / "docs" / "format"
 
@@ -44,3 +46,11 @@ def test_the_bundle_page_shows_an_entry_and_a_string_tensor() -> None:
 def test_format_pages_stay_short(page: str) -> None:
     """A format page is read in one sitting: under 120 lines."""
     assert len((PAGES / page).read_text(encoding="utf-8").splitlines()) < 120
+
+
+def test_the_archives_page_shows_a_zip() -> None:
+    """A hundred bytes that open as an archive of one stored member."""
+    (example,) = hex_blocks("archives.md")
+    store = open_archive(MemorySource("x.zip", example))
+    assert store.open("x").read_at(0, 1) == b"1"
+    assert list(store.validate()) == []
