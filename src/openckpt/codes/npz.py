@@ -24,8 +24,5 @@ CODES: dict[str, Code] = {
     ),
     "npz.text": Code("error", "A text element holds a number that is no character.", _AGAIN),
     "npz.not-an-archive": Code("error", "The file is not a zip archive, and so no .npz file.", "head -c 200 {path}"),
-    "npz.checksum": Code(
-        "error", "Bytes of this member changed after they were written: a damaged disk, copy or download.", _AGAIN
-    ),
     "npz.other-member": Code("note", "The archive also holds a file that is no array; it is passed over.", None),
 }

@@ -31,6 +31,8 @@ INDEX_SUFFIX = ".safetensors.index.json"
 METADATA_KEY = "__metadata__"
 MISSING = "unknown-missing-shard"
 
+_FIELDS = {"dtype", "shape", "data_offsets"}
+
 # TensorFlow's name of each type (None: it has none, the tensor is listed and not read) and bits per element.
 _DTYPES: dict[str, tuple[str | None, int]] = {
     "BOOL": ("bool", 8), "U8": ("uint8", 8), "I8": ("int8", 8), "U16": ("uint16", 16), "I16": ("int16", 16),
@@ -75,7 +77,7 @@ def parse_header(data: bytes, path: str, file_size: int, limits: Limits = DEFAUL
     metadata = _metadata(document.pop(METADATA_KEY, None), path)
     tensors: dict[str, tuple[TensorSpec, int]] = {}
     for name, entry in document.items():
-        spec, begin = _parse_entry(entry, Where(path, name), limits)
+        spec, begin = _parse_entry(entry, path, name, limits)
         tensors[name] = (spec, start + begin)
     _check_tiling(tensors, path, start, file_size)
     return SafetensorsHeader(tensors, metadata, start)
@@ -95,23 +97,24 @@ def _metadata(value: Json, path: str) -> dict[str, str]:
     return texts
 
 
-def _parse_entry(entry: Json, where: Where, limits: Limits) -> tuple[TensorSpec, int]:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise _bad_entry(where, "an entry is an object with exactly dtype, shape and data_offsets")
+def _parse_entry(entry: Json, path: str, key: str, limits: Limits) -> tuple[TensorSpec, int]:
+    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
+        raise _bad_entry(path, key, "an entry is an object with exactly dtype, shape and data_offsets")
     name, shape, offsets = entry["dtype"], _sizes(entry["shape"]), _sizes(entry["data_offsets"])
     if not isinstance(name, str):
-        raise _bad_entry(where, "the dtype is not a string")
+        raise _bad_entry(path, key, "the dtype is not a string")
     if shape is None:
-        raise _bad_entry(where, "the shape is not a list of sizes")
+        raise _bad_entry(path, key, "the shape is not a list of sizes")
     if offsets is None or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _bad_entry(where, "data_offsets is not [begin, end] with begin <= end")
-    limits.check("tensor_rank", len(shape), where, "the rank")
+        raise _bad_entry(path, key, "data_offsets is not [begin, end] with begin <= end")
+    if len(shape) > limits.tensor_rank:
+        limits.check("tensor_rank", len(shape), Where(path, key), "the rank")
     begin, end = offsets
     mapped, bits = _DTYPES.get(name, (None, 0))
     if bits and prod(shape) * bits != (end - begin) * 8:
         raise CorruptionError(
             "safetensors.size-mismatch",
-            where,
+            Where(path, key),
             f"{name} of shape {list(shape)} does not fit its bytes",
             expected=f"{-(-prod(shape) * bits // 8)} bytes",
             found=f"{end - begin} bytes",
@@ -119,16 +122,20 @@ def _parse_entry(entry: Json, where: Where, limits: Limits) -> tuple[TensorSpec,
     return TensorSpec(mapped or f"unknown-{name}", shape, end - begin), begin
 
 
-def _bad_entry(where: Where, message: str) -> CorruptionError:
-    return CorruptionError("safetensors.header-entry", where, message)
+def _bad_entry(path: str, key: str, message: str) -> CorruptionError:
+    return CorruptionError("safetensors.header-entry", Where(path, key), message)
 
 
 def _sizes(value: Json) -> tuple[int, ...] | None:
-    # 2**63: the reference reader's integers end at 64 bits; it also keeps the products below from growing without bound
-    if not isinstance(value, list):
+    if type(value) is not list:
         return None
-    sizes = tuple(n for n in value if type(n) is int and 0 <= n < 1 << 63)
-    return sizes if len(sizes) == len(value) else None
+    sizes: list[int] = []
+    for size in value:
+        # 2**63: the reference reader's integers end at 64 bits; it also keeps products from growing without bound
+        if type(size) is not int or not 0 <= size < 1 << 63:
+            return None
+        sizes.append(size)
+    return tuple(sizes)
 
 
 def _check_tiling(tensors: Mapping[str, tuple[TensorSpec, int]], path: str, start: int, file_size: int) -> None:

@@ -164,7 +164,7 @@ class _Walk:
         return None
 
     def _dataset(self, did: h5d.DatasetID, path: str) -> Dataset:
-        from h5py import h5d, h5s
+        from h5py import h5d, h5s, h5t
 
         plan = did.get_create_plist()
         layout = plan.get_layout()
@@ -172,7 +172,9 @@ class _Walk:
             return _refused(path, "hdf5.virtual-dataset", "the dataset is pieced together from other files")
         if plan.get_external_count():
             return _refused(path, "hdf5.external-storage", "the bytes of the dataset lie in another file")
-        kind = stored_type(did.get_type(), attrs.text(did, "dtype", self._size, self._limits))
+        tid = did.get_type()
+        named = attrs.text(did, "dtype", self._size, self._limits) if tid.get_class() == h5t.OPAQUE else None
+        kind = stored_type(tid, named)
         if kind.text == "variable":
             # in the file: length, address and index in the global heap; libhdf5 states the size of a pointer instead
             kind = replace(kind, itemsize=8 + self._offset_size)
