@@ -103,6 +103,9 @@ class _Walk:
     ) -> Iterator[FoundCheckpoint | Finding]:
         """Walk the directories of one store; ``archive`` is the kind of archive it is, None for the file system."""
         listed: dict[str, set[str]] = {}
+        stat = store.stat(root)
+        if stat is not None:
+            self._is_new(stat)  # so that a mount of the root below itself is known
         todo = [_Directory(root, _last_name(store, root), None, 0)]
         while todo:
             directory = todo.pop()
