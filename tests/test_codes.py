@@ -18,6 +18,9 @@ SOURCE = Path(__file__).parent.parent / "src" / "openckpt"
 AREAS = {module.__name__.rpartition(".")[2]: module for module in _AREAS}
 CODE = re.compile(rf"({'|'.join(AREAS)})\.[a-z0-9]+(-[a-z0-9]+)*")
 
+FILE_NAMES = {"graph.pbtxt"}
+"""Literals that only look like codes."""
+
 
 def codes_in_sources() -> dict[str, list[str]]:
     """Return every string literal of the sources, the catalogue aside, that reads like a code, with its places."""
@@ -35,7 +38,7 @@ def codes_in_sources() -> dict[str, list[str]]:
         }
         for node in ast.walk(tree):
             is_text = isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings
-            if is_text and CODE.fullmatch(node.value):
+            if is_text and CODE.fullmatch(node.value) and node.value not in FILE_NAMES:
                 found.setdefault(node.value, []).append(f"{path.relative_to(SOURCE)}:{node.lineno}")
     return found
 

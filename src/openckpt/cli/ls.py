@@ -9,6 +9,7 @@ import click
 
 from openckpt.cli import exits
 from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.reading import open_checkpoint, print_heading
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
 from openckpt.cli.text import count_text, pad, shape_text, shorten_key, size_text
@@ -64,9 +65,7 @@ def command(
     screen = Screen(settings)
 
     def work(path: str) -> int:
-        import openckpt
-
-        with openckpt.open(path, limits=settings.limits) as ckpt:
+        with open_checkpoint(path, settings) as ckpt:
             rows = _rows(ckpt, wanted, with_shards=not as_json or sort == "shard")
             if sort is not None:
                 rows.sort(key=_SORTS[sort])  # type: ignore[arg-type]
@@ -128,15 +127,8 @@ def _document(path: str, ckpt: CheckpointReader, rows: Iterable[Row]) -> dict[st
     }
 
 
-def heading(screen: Screen, ckpt: CheckpointReader) -> str:
-    """Return the line that names an opened checkpoint: prefix, format, step, number of files."""
-    step = "" if ckpt.step is None else f", step {ckpt.step}"
-    facts = f"({ckpt.format}{step}, {count_text(len(ckpt.files), 'file')})"
-    return f"{screen.style(printable(ckpt.prefix), 'bold')} {screen.style(facts, 'dim')}"
-
-
 def _print_table(screen: Screen, ckpt: CheckpointReader, rows: list[Row], *, several: bool) -> None:
-    screen.line(heading(screen, ckpt))
+    print_heading(screen, ckpt)
     screen.lines(_table_lines(screen, rows))
     total = sum(row.spec.nbytes or 0 for row in rows)
     parameters = sum(row.spec.size for row in rows)

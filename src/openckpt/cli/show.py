@@ -10,6 +10,7 @@ import click
 
 from openckpt.cli import exits
 from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.reading import open_checkpoint
 from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen
 from openckpt.cli.text import count_text, pad, shape_text, shorten
@@ -40,14 +41,12 @@ def command(path: str, keys: tuple[str, ...], npy: str | None, values: int, no_v
 
     KEY is a name as `openckpt ls` prints it, or a pattern such as 'dense/*' for all names that match.
     """
-    import openckpt
-
     settings = current_settings()
     screen = Screen(settings)
     documents: list[dict[str, object]] = []
     facts: dict[str, object] = {}
 
-    with openckpt.open(path, limits=settings.limits) as ckpt:
+    with open_checkpoint(path, settings) as ckpt:
         facts.update(path=path, prefix=ckpt.prefix, format=ckpt.format, step=ckpt.step)
         names, missing = _resolve(ckpt, keys)
         if npy is not None and len(names) + len(missing) != 1:

@@ -10,8 +10,8 @@ import click
 
 from openckpt.cli import exits
 from openckpt.cli.each import print_json, run_for_each
-from openckpt.cli.ls import heading
 from openckpt.cli.outline import DEEPEST, Leaf, Outline, Slot, outline_of_graph, outline_of_names
+from openckpt.cli.reading import open_checkpoint, print_heading
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
 from openckpt.cli.text import cell_width, count_text, pad, shape_text, shorten
@@ -47,9 +47,7 @@ def command(paths: tuple[str, ...], depth: int, as_json: bool) -> int:
     screen = Screen(settings)
 
     def work(path: str) -> int:
-        import openckpt
-
-        with openckpt.open(path, limits=settings.limits) as ckpt:
+        with open_checkpoint(path, settings) as ckpt:
             graph = ckpt.graph
             outline = outline_of_names(ckpt.specs.items()) if graph is None else outline_of_graph(graph, ckpt.specs)
             if as_json:
@@ -72,7 +70,7 @@ class _Line(NamedTuple):
 
 
 def _print_tree(screen: Screen, ckpt: CheckpointReader, outline: Outline, depth: int) -> None:
-    screen.line(heading(screen, ckpt))
+    print_heading(screen, ckpt)
     lines = _draw(screen, outline, depth)
     first = list(islice(lines, _ALIGNED))
     left = max((len(line.branch) + cell_width(line.text) for line in first if line.value), default=0)

@@ -1,0 +1,87 @@
+"""The progress bar: late, rare, on a terminal only, and gone before a result is printed."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from openckpt.cli.progress import Bar, progress_bar
+
+
+class FakeTerminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    return FakeTerminal()
+
+
+def test_nothing_is_drawn_in_the_first_second(terminal: FakeTerminal) -> None:
+    """Most work is done by then, and flicker helps nobody."""
+    clock = Clock()
+    bar = Bar(terminal, clock)
+    clock.now += 0.99
+    bar("read", 1, 10)
+    assert terminal.getvalue() == ""
+
+
+def test_long_work_is_drawn_and_taken_away(terminal: FakeTerminal) -> None:
+    """The name of the work and how far it is; afterwards the cursor is back."""
+    clock = Clock()
+    bar = Bar(terminal, clock)
+    clock.now += 1.5
+    bar("check ckpt-7", 5, 10)
+    assert "check ckpt-7" in terminal.getvalue()
+    assert "50%" in terminal.getvalue()
+    bar.clear()
+    assert terminal.getvalue().rstrip().endswith("\x1b[2K")
+    bar.clear()
+
+
+def test_a_busy_reporter_is_drawn_ten_times_a_second(terminal: FakeTerminal) -> None:
+    """The bar costs the work nothing."""
+    clock = Clock()
+    bar = Bar(terminal, clock)
+    clock.now += 2
+    bar("read", 1, 1000)
+    length = len(terminal.getvalue())
+    for number in range(500):
+        bar("read", number, 1000)
+    assert len(terminal.getvalue()) == length
+    clock.now += 0.2
+    bar("read", 700, 1000)
+    assert "70%" in terminal.getvalue()
+    bar.clear()
+
+
+def test_names_in_it_are_escaped(terminal: FakeTerminal) -> None:
+    """A file name is neither markup nor a command to the terminal."""
+    clock = Clock()
+    bar = Bar(terminal, clock)
+    clock.now += 2
+    bar("read [bold]\x1b]0;owned\x07", 1, None)
+    assert "[bold]\\x1b]0;owned" in terminal.getvalue()
+    assert "\x07" not in terminal.getvalue()
+    bar.clear()
+
+
+def test_in_a_pipe_there_is_no_callback() -> None:
+    """The library is not even asked to report."""
+    with progress_bar() as (progress, clear):
+        assert progress is None
+        clear()
