@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from openckpt.errors import CorruptionError, FormatError, UnsupportedError, Where
-from openckpt.storage.archive import archive_kind
 from openckpt.storage.reading import ByteSource
 
 Kind = Literal[
@@ -78,6 +77,8 @@ def detect(source: ByteSource) -> Detected:
     if is_table(source):
         return detect_binary(source, b"")
     head = source.read_at(0, min(HEAD, source.size))
+    from openckpt.storage.archive import archive_kind  # 5 ms that a listing of a plain checkpoint does not pay
+
     archive = archive_kind(source)
     if archive is not None:
         from openckpt.formats.detect_archive import detect_archive
