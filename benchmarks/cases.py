@@ -59,15 +59,19 @@ def startup(setting: Setting) -> Result:
         words = [line.split()[0] for line in output.decode().splitlines() if line.strip()]
         return sorted(word for word in words if word.startswith("model/layer_"))
 
-    samples, memory = race_processes(commands, rounds=setting.rounds, directory=setting.directory, parse=names)
-    ours = samples["openckpt ls"]
+    runs = race_processes(commands, rounds=setting.rounds, directory=setting.directory, parse=names)
+    ours, tf, peer = (runs[label] for label in ("openckpt ls", "tf.train.list_variables", "safetensors"))
     area = "Start-up"
     rows = [
-        versus(area, "openckpt ls against TensorFlow's process", ours, samples["tf.train.list_variables"], 30),
-        versus(area, "openckpt ls against safetensors' process", ours, samples["safetensors"], 1, compare="above"),
-        _memory_row(area, "peak memory of openckpt ls", memory["openckpt ls"], 30 * MIB),
+        versus(area, "openckpt ls against TensorFlow's process", ours.wall, tf.wall, 30),
+        versus(area, "openckpt ls against safetensors' process", ours.wall, peer.wall, 1, compare="above"),
+        _memory_row(area, "peak memory of openckpt ls", ours.peak_bytes, 30 * MIB),
     ]
-    notes = [f"{label}: {figure(sample)}, peak {memory[label] / MIB:.0f} MiB" for label, sample in samples.items()]
+    notes = [
+        f"{label}: {figure(run.wall)}, {run.cpu * 1e3:.0f} ms of CPU, peak {run.peak_bytes / MIB:.0f} MiB"
+        for label, run in runs.items()
+    ]
+    notes.append(f"by CPU time: {tf.cpu / ours.cpu:.1f} x TensorFlow, {peer.cpu / ours.cpu:.2f} x safetensors")
     return Result(rows, notes)
 
 

@@ -192,6 +192,7 @@ class ProcessRun:
     """One run of a whole process."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     output: bytes
 
@@ -209,13 +210,23 @@ def run_process(command: Sequence[str], output: Path) -> ProcessRun:
     data = output.read_bytes()
     if status:
         raise RuntimeError(f"{command} ended with status {status}: {data[-400:]!r}")
-    return ProcessRun(seconds, usage.ru_maxrss * 1024, data)
+    # The kernel counts the peak from this process's own size on (the child shares it until exec), so it is an upper bound.
+    return ProcessRun(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, data)
+
+
+@dataclass(frozen=True)
+class ProcessSample:
+    """All runs of one command: wall time, CPU time (which a busy machine disturbs less), and peak memory."""
+
+    wall: Sample
+    cpu: float
+    peak_bytes: int
 
 
 def race_processes(
     commands: Mapping[str, Sequence[str]], *, rounds: int, directory: Path, parse: Callable[[str, bytes], Any]
-) -> tuple[dict[str, Sample], dict[str, int]]:
-    """Time whole processes in turns; returns their samples and their median peak memory in bytes.
+) -> dict[str, ProcessSample]:
+    """Time whole processes in turns.
 
     ``parse(label, output)`` turns what a process printed into a value that must be equal for all.
     """
@@ -230,7 +241,11 @@ def race_processes(
         random.shuffle(order)
         for label in order:
             runs[label].append(run_process(commands[label], output))
-    samples = {
-        label: Sample(label, tuple(run.seconds for run in done), firsts[label].seconds) for label, done in runs.items()
+    return {
+        label: ProcessSample(
+            Sample(label, tuple(run.seconds for run in done), firsts[label].seconds),
+            statistics.median(run.cpu_seconds for run in done),
+            int(statistics.median(run.peak_bytes for run in done)),
+        )
+        for label, done in runs.items()
     }
-    return samples, {label: int(statistics.median(run.peak_bytes for run in done)) for label, done in runs.items()}

@@ -1,9 +1,9 @@
 """Measure the goals of the project, as ratios against stock TensorFlow, safetensors and the bare system call, in one run.
 
-    python benchmarks/run.py                              everything; about ten minutes and 10 GB of disk
+    python benchmarks/run.py                              everything; about fifteen minutes and 4 GB of disk
     python benchmarks/run.py --quick                      small data, a minute: shows that the benchmarks work, proves nothing
     python benchmarks/run.py --only large,small           some areas
-    python benchmarks/run.py --markdown FILE --date DAY   also write the table for docs/benchmarks.md
+    python benchmarks/run.py --markdown docs/benchmarks.md --date 2026-11-20    also write the figures into the page
 
 Exit code 0 when every goal is met, 1 when one is missed.
 """
@@ -22,6 +22,7 @@ from pathlib import Path
 from cases import CASES, Setting
 from harness import Result, Row, end_workers
 
+BEGIN, END = "<!-- measured: written by benchmarks/run.py -->", "<!-- end of what was measured -->"
 LIBRARIES = ("openckpt", "tensorflow", "safetensors", "numpy", "fastcrc", "cramjam")
 
 
@@ -77,6 +78,14 @@ def to_markdown(results: dict[str, Result], *, date: str, rounds: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_markdown(path: Path, table: str) -> None:
+    """Put the table between the two marks of a page that has them, else make it the whole file."""
+    page = path.read_text(encoding="utf-8") if path.exists() else f"{BEGIN}\n{END}\n"
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    path.write_text(f"{head}{BEGIN}\n{table}{END}{tail or chr(10)}", encoding="utf-8")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the chosen areas, print their rows, and return 1 when a goal was missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -114,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for row in missed:
         print(f"MISSED {row.ratio:.2f} x instead of {row.goal:g}: {row.area}, {row.name}")
     if options.markdown:
-        options.markdown.write_text(to_markdown(results, date=options.date, rounds=options.rounds), encoding="utf-8")
+        write_markdown(options.markdown, to_markdown(results, date=options.date, rounds=options.rounds))
     return 1 if missed and not options.quick else 0
 
 
