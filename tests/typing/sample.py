@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import reveal_type
 
 import openckpt
 
@@ -13,9 +14,8 @@ with openckpt.open(Path("run")) as ckpt:
     reveal_type(ckpt.files)  # -> tuple[str, ...]
     reveal_type(ckpt["w"])  # -> numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]
     reveal_type(ckpt.view("w"))  # -> numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]
-    reveal_type(
-        ckpt.read_many(["w"], threads=2)
-    )  # -> dict[str, numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]]
+    many = ckpt.read_many(["w"], threads=2)
+    reveal_type(many)  # -> dict[str, numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]]
     reveal_type(list(ckpt))  # -> list[str]
     reveal_type("w" in ckpt)  # -> bool
     reveal_type(ckpt.specs["w"].dtype)  # -> str
