@@ -20,7 +20,7 @@ def merge_losses(findings: Iterable[Finding]) -> Lost | None:
     parameters = total = 0
     for finding in findings:
         lost = finding.lost
-        if lost is None or not set(lost.tensors) - tensors.keys():
+        if lost is None or all(key in tensors for key in lost.tensors):
             continue  # readers report a tensor once; a second finding about it costs nothing more
         tensors.update(dict.fromkeys(lost.tensors))
         parameters += lost.parameters

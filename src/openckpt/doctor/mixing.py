@@ -8,8 +8,9 @@ because the checksums it holds are those of the bytes found here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, make_finding
@@ -36,15 +37,11 @@ def find_true_step(
     from openckpt.formats.crc import crc32c
 
     samples: list[tuple[str, int, Extent, int]] = []
-    for key in failed:
-        if reader.spec(key).dtype in _ENCODED:
-            continue  # their checksums are not over the stored bytes alone (formats 2.7)
-        for number, extent in enumerate(reader.locate(key)):
-            if 0 < extent.nbytes <= _SAMPLE_BYTES and extent.crc is not None and len(samples) < _SAMPLE_KEYS:
-                try:
-                    samples.append((key, number, extent, crc32c(read(extent))))
-                except (CheckpointError, OSError):
-                    return None
+    try:
+        for key, number, extent in islice(_comparable(reader, failed), _SAMPLE_KEYS):
+            samples.append((key, number, extent, crc32c(read(extent))))
+    except (CheckpointError, OSError):
+        return None
     if not samples:
         return None
     for prefix, sibling in siblings:
@@ -54,6 +51,16 @@ def find_true_step(
         except CheckpointError:
             continue
     return None
+
+
+def _comparable(reader: TensorReader, keys: Sequence[str]) -> Iterator[tuple[str, int, Extent]]:
+    """Yield ``(key, number of the piece, place)`` of pieces whose checksum is that of their stored bytes."""
+    for key in keys:
+        if reader.spec(key).dtype in _ENCODED:
+            continue  # theirs is not over the stored bytes alone (formats 2.7)
+        for number, extent in enumerate(reader.locate(key)):
+            if 0 < extent.nbytes <= _SAMPLE_BYTES and extent.crc is not None:
+                yield key, number, extent
 
 
 def _holds(sibling: TensorReader, key: str, number: int, mine: Extent, crc: int) -> bool:
