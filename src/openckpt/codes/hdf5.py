@@ -67,6 +67,12 @@ CODES: dict[str, Code] = {
     "hdf5.shared-group": Code(
         "note", "A group has two names in this file; its datasets are listed under the first.", None
     ),
+    "hdf5.attribute-skipped": Code(
+        "note",
+        "An attribute is stored so that reading it might take any amount of memory, and it was passed over: the order of keys may be "
+        "that of their paths instead of the model's.",
+        None,
+    ),
     "hdf5.null-dataspace": Code("warning", "The dataset has a type but was never given a value.", "openckpt ls {path}"),
     "hdf5.size-mismatch": Code(
         "error", "The bytes stored for this dataset are not those that its type and shape need.", _AGAIN

@@ -1,10 +1,7 @@
 """The elements of a dataset that is not one plain run of numbers: chunks, fill values, strings.
 
 Chunks are found through libhdf5 and then read and decoded here (`openckpt.formats.hdf5.filters`), each compared with the file
-before a byte of it is read. Strings of variable length lie in global heap collections:
-
-    "GCOL" 1 0 0 0 | size:L | object*    object = index:2 references:2 0:4 size:L data, padded to 8; index 0 = free space
-    element of the dataset: length:4 address:O index:4
+before a byte of it is read. Strings of variable length lie in the global heap (`openckpt.formats.hdf5.heap`).
 """
 
 from __future__ import annotations
@@ -18,9 +15,10 @@ from openckpt.errors import CheckpointError, CorruptionError, LimitError, Unsupp
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import byte_view
 from openckpt.formats.hdf5.filters import LZF, OURS, SZIP, Filter, decode_chunk
+from openckpt.formats.hdf5.heap import GlobalHeap
 from openckpt.formats.hdf5.library import LIBRARY_ERRORS, opened, unreadable
 from openckpt.formats.hdf5.report import Dataset, HDF5Report, Problem, problem_of
-from openckpt.formats.hdf5.superblock import Superblock, read_superblock
+from openckpt.formats.hdf5.superblock import read_superblock
 
 if TYPE_CHECKING:
     from h5py import h5d
@@ -222,67 +220,6 @@ def _strings(source: ByteSource, dataset: Dataset, raw: Array) -> Array:
 
 
 def _heap_strings(source: ByteSource, dataset: Dataset, raw: Array) -> list[bytes]:
-    import numpy as np
-
     block = read_superblock(source)
-    fields = [("length", "<u4"), ("address", f"<u{block.offset_size}"), ("index", "<u4")]
-    rows = raw.view(np.dtype(fields)).reshape(-1).tolist()
-    heap = _Heap(source, block, Where(source.path, dataset.path))
-    return [heap.get(*row) for row in rows]
-
-
-class _Heap:
-    """Global heap collections, read when first needed. An object that many elements share is one `bytes` object."""
-
-    def __init__(self, source: ByteSource, block: Superblock, where: Where) -> None:
-        self._source = source
-        self._block = block
-        self._where = where
-        self._tables: dict[int, dict[int, tuple[int, int]]] = {}
-        self._values: dict[tuple[int, int, int], bytes] = {}
-        self._read = 0
-
-    def get(self, length: int, address: int, index: int) -> bytes:
-        """Return the string of ``length`` bytes that is object ``index`` of the collection at ``address``."""
-        if length == 0:
-            return b""
-        value = self._values.get((length, address, index))
-        if value is None:
-            if address not in self._tables:
-                self._tables[address] = self._table(address + self._block.offset)
-            place, stored = self._tables[address].get(index, (0, -1))
-            if length > stored:
-                raise self._bad(address, f"object {index} of the heap is missing or shorter than {length} bytes")
-            # libhdf5 hands out C strings, which end at the first zero byte
-            value = self._source.read_at(place, length).partition(b"\0")[0]
-            self._values[length, address, index] = value
-        return value
-
-    def _table(self, at: int) -> dict[int, tuple[int, int]]:
-        """Return ``{index: (offset in the file, bytes)}`` of the collection at ``at``."""
-        header = 8 + self._block.length_size
-        if at + header > self._source.size:
-            raise self._bad(at, "the heap lies beyond the end of the file")
-        head = self._source.read_at(at, header)
-        size = int.from_bytes(head[8:], "little")
-        # collections that claim each other's bytes would be read again and again
-        self._read += size
-        if head[:4] != b"GCOL" or size < header or at + size > self._source.size or self._read > 2 * self._source.size:
-            raise self._bad(at, "no heap collection where a string should be, or one larger than the file")
-        data = self._source.read_at(at, size)
-        objects: dict[int, tuple[int, int]] = {}
-        place = header
-        while place + header <= size:
-            index = int.from_bytes(data[place : place + 2], "little")
-            length = int.from_bytes(data[place + 8 : place + header], "little")
-            if index == 0:
-                break
-            place += header
-            if place + length > size:
-                raise self._bad(at + place, "an object of the heap is larger than its collection")
-            objects[index] = (at + place, length)
-            place += -(-length // 8) * 8
-        return objects
-
-    def _bad(self, offset: int, message: str) -> CorruptionError:
-        return CorruptionError("hdf5.heap", Where(self._where.path, self._where.key, offset), message)
+    heap = GlobalHeap(source, block, Where(source.path, dataset.path))
+    return heap.strings(raw.tobytes())

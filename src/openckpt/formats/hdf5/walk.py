@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from math import prod
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, Where
-from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.hdf5 import attributes as attrs
+from openckpt.formats.hdf5.attributes import Attributes, parse_config
+from openckpt.formats.hdf5.judging import refusal_of
 from openckpt.formats.hdf5.library import LIBRARY_ERRORS, first_line, opened
 from openckpt.formats.hdf5.report import (
     Dataset,
@@ -26,23 +25,14 @@ from openckpt.formats.hdf5.report import (
     failed_report,
     problem_of,
 )
-from openckpt.formats.hdf5.superblock import NOT_CLOSED, read_superblock
-from openckpt.formats.hdf5.types import StoredType, stored_type
-from openckpt.limits import DEFAULT_LIMITS, MIB, Limits
+from openckpt.formats.hdf5.superblock import NOT_CLOSED, Superblock, read_superblock
+from openckpt.formats.hdf5.types import stored_type
+from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
-    from h5py import h5d, h5g, h5l, h5p
+    from h5py import h5d, h5g, h5l
 
     from openckpt.storage.reading import ByteSource
-
-FREE_BYTES = 64 * MIB
-"""A dataset may be this much larger than its stored bytes before `Limits.archive_ratio` counts."""
-
-_OBJECT_BYTES = 64
-"""about what one string costs as a Python object"""
-
-# deflate, shuffle, fletcher32, szip, lzf: what every h5py has. A plugin that a file asks for would be foreign code.
-_FILTERS = frozenset((1, 2, 3, 4, 32000))
 
 _VARS = re.compile(r"(?:^|/)vars/\d+$")
 _DIGITS = re.compile(r"(\d+)")
@@ -55,7 +45,7 @@ def inspect_hdf5(source: ByteSource, *, limits: Limits = DEFAULT_LIMITS) -> HDF5
         if block.open_for_writing:
             return failed_report(source.path, Problem("hdf5.not-closed", None, NOT_CLOSED, offset=block.offset))
         with opened(source) as root:
-            return _Walk(source, block.offset_size, limits).run(root)
+            return _Walk(source, block, limits).run(root)
     except CheckpointError as error:
         return failed_report(source.path, problem_of(error))
 
@@ -70,9 +60,10 @@ class _Group:
 class _Walk:
     """One walk; holds what it has met so far."""
 
-    def __init__(self, source: ByteSource, offset_size: int, limits: Limits) -> None:
+    def __init__(self, source: ByteSource, block: Superblock, limits: Limits) -> None:
         self._source = source
-        self._offset_size = offset_size
+        self._offset_size = block.offset_size
+        self._attributes = Attributes(source, block, limits)
         self._size = source.size
         self._limits = limits
         self._where = Where(source.path)
@@ -95,6 +86,11 @@ class _Walk:
         keras = self._keras(root)
         self._datasets = in_reading_order(self._datasets, keras)
         problems = [*self._problems, *(d.refusal for d in self._datasets if d.refusal is not None)]
+        if self._attributes.skipped:
+            names = ", ".join(map(repr, dict.fromkeys(self._attributes.skipped)))
+            problems.append(
+                Problem("hdf5.attribute-skipped", None, f"attributes of a size that cannot be bounded: {names}")
+            )
         if keras.lambda_layers:
             message = f"Keras would run code stored in this file for the layers {', '.join(keras.lambda_layers)}"
             problems.append(Problem("keras.lambda-layer", None, message))
@@ -154,7 +150,7 @@ class _Walk:
                 self._groups[address] = path
                 self._entered.add(path)
                 if thing.links.exists(b"vars"):
-                    label = attrs.text(thing, "name", self._size, self._limits)
+                    label = self._attributes.text(thing, "name")
                     if label is not None:
                         self._names[path] = label
                 return thing
@@ -173,7 +169,7 @@ class _Walk:
         if plan.get_external_count():
             return _refused(path, "hdf5.external-storage", "the bytes of the dataset lie in another file")
         tid = did.get_type()
-        named = attrs.text(did, "dtype", self._size, self._limits) if tid.get_class() == h5t.OPAQUE else None
+        named = self._attributes.text(did, "dtype") if tid.get_class() == h5t.OPAQUE else None
         kind = stored_type(tid, named)
         if kind.text == "variable":
             # in the file: length, address and index in the global heap; libhdf5 states the size of a pointer instead
@@ -191,55 +187,13 @@ class _Walk:
         if stored == 0 or (storage == "contiguous" and offset is None):
             storage, offset = "none", None
         found = Dataset(path, kind.dtype, shape, stored, storage, offset, kind.itemsize, kind.big_endian, kind.text)
-        return replace(found, refusal=self._refusal(found, kind, plan))
-
-    def _refusal(self, found: Dataset, kind: StoredType, plan: h5p.PropDCID) -> Problem | None:
-        path, shape, stored = found.path, found.shape or (), found.nbytes or 0
-        declared = prod(shape) * kind.itemsize
-        if kind.dtype not in BY_NAME:
-            return Problem("spec.unknown-dtype", path, f"the data type {kind.dtype} is not known")
-        if prod(max(length, 1) for length in shape) * kind.itemsize >= 1 << 63:
-            return Problem("limits.exceeded", path, f"NumPy has no arrays of shape {list(shape)}")
-        if found.storage in ("contiguous", "compact"):
-            if stored != declared:
-                message = f"{kind.dtype} of shape {list(shape)} does not fit its stored bytes"
-                return Problem("hdf5.size-mismatch", path, message, f"{stored} bytes", f"{declared} bytes")
-            end = (found.offset or 0) + stored
-            if end > self._size:
-                message = "the bytes of the dataset lie beyond the end of the file"
-                return Problem("hdf5.data-past-end", path, message, f"{self._size} bytes", f"{end} bytes", found.offset)
-        elif stored > self._size:
-            message = "more bytes are said to be stored than the file has"
-            return Problem("hdf5.size-mismatch", path, message, f"{stored} bytes", f"at most {self._size} bytes")
-        if found.storage == "compact" and found.text == "variable":
-            return Problem("hdf5.layout", path, "strings of variable length inside the object header are not read")
-        if found.storage == "chunked":
-            alien = [i for i in range(plan.get_nfilters()) if plan.get_filter(i)[0] not in _FILTERS]
-            if alien:
-                number, _, _, name = plan.get_filter(alien[0])
-                text = name.decode("utf-8", "replace") or "no name"
-                return Problem(
-                    "hdf5.filter", path, "the dataset needs a filter that is not built in", f"{number} ({text})"
-                )
-            declared = max(declared, prod(plan.get_chunk()) * kind.itemsize)
-        if kind.text is not None:
-            declared = max(declared, prod(shape) * _OBJECT_BYTES)
-        cap = FREE_BYTES + stored * self._limits.archive_ratio
-        if declared > max(cap, stored):
-            needed = -(-(declared - FREE_BYTES) // max(stored, 1))
-            message = f"{declared} bytes are declared for {stored} stored ones, above the limit archive_ratio={self._limits.archive_ratio}"
-            return Problem("hdf5.declared-size", path, f"{message}; if you trust this file, raise it to {needed}")
-        if declared > self._limits.tensor_bytes:
-            message = f"the tensor is {declared} bytes, above the limit tensor_bytes={self._limits.tensor_bytes}"
-            return Problem("limits.exceeded", path, message)
-        return None
+        return replace(found, refusal=refusal_of(found, kind, plan, self._size, self._limits))
 
     def _keras(self, root: h5g.GroupID) -> KerasAttributes:
-        size, limits = self._size, self._limits
         whole = self._group(root, "model_weights")
         home = root if whole is None else whole
-        layer_names = attrs.text_list(home, "layer_names", size, limits)
-        has_config = attrs.exists(root, "model_config")
+        layer_names = self._attributes.text_list(home, "layer_names")
+        has_config = self._attributes.exists(root, "model_config")
         layout: Layout = "plain"
         if layer_names is not None or whole is not None:
             layout = "keras-legacy-weights" if whole is None and not has_config else "keras-legacy-model"
@@ -254,15 +208,14 @@ class _Walk:
         class_name, lambdas = self._config(root) if has_config else (None, ())
         return KerasAttributes(
             layout=layout,
-            keras_version=attrs.text(home, "keras_version", size, limits)
-            or attrs.text(root, "keras_version", size, limits),
-            backend=attrs.text(home, "backend", size, limits) or attrs.text(root, "backend", size, limits),
+            keras_version=self._attributes.text(home, "keras_version") or self._attributes.text(root, "keras_version"),
+            backend=self._attributes.text(home, "backend") or self._attributes.text(root, "backend"),
             layer_names=layer_names or (),
             weight_names=weight_names,
             optimizer_weight_names=self._weight_names(root, "optimizer_weights", ""),
             weights_group="" if whole is None else "model_weights",
             has_model_config=has_config,
-            has_training_config=attrs.exists(root, "training_config"),
+            has_training_config=self._attributes.exists(root, "training_config"),
             class_name=class_name,
             lambda_layers=lambdas,
             object_names=self._names,
@@ -270,7 +223,7 @@ class _Walk:
 
     def _weight_names(self, parent: h5g.GroupID, name: str, prefix: str) -> tuple[str, ...]:
         gid = self._group(parent, name, prefix)
-        return () if gid is None else attrs.text_list(gid, "weight_names", self._size, self._limits) or ()
+        return () if gid is None else self._attributes.text_list(gid, "weight_names") or ()
 
     def _group(self, parent: h5g.GroupID, name: str, prefix: str = "") -> h5g.GroupID | None:
         """Return the group ``name`` of ``parent`` if the walk came through it, and so knows that no link leads away."""
@@ -288,12 +241,12 @@ class _Walk:
         return bool(homes) and all(_VARS.search(d.path) for d in self._datasets)
 
     def _config(self, root: h5g.GroupID) -> tuple[str | None, tuple[str, ...]]:
-        text = attrs.text(root, "model_config", self._size, self._limits)
+        text = self._attributes.text(root, "model_config")
         if text is None:
             return None, ()
         try:
             data = text.encode("utf-8", "surrogateescape")
-            config = attrs.parse_config(data, Where(self._source.path, "model_config"), "keras.config")
+            config = parse_config(data, Where(self._source.path, "model_config"), "keras.config")
         except CheckpointError as error:
             self._problems.append(problem_of(error))
             return None, ()
