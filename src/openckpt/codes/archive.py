@@ -55,6 +55,11 @@ CODES: dict[str, Code] = {
         "A tar ends with blocks of zeros and this one does not: it may have been cut off exactly between two members.",
         _AGAIN,
     ),
+    "archive.no-memory": Code(
+        "error",
+        "Members of a compressed archive are unpacked to memory, and this machine has too little of it for this one.",
+        "unpack the archive to a disk (tar xf, unzip) and open the checkpoint there",
+    ),
     "archive.overlap": Code(
         "error",
         "Two members claim the same bytes. No tool packs like that; it is how a small file unpacks to petabytes.",

@@ -397,6 +397,20 @@ def test_limits(run: bytes) -> None:
     assert code_of(opened(gzip.compress(SMALL), Limits(archive_members=1)).listing) == "limits.exceeded"
 
 
+def test_too_little_memory_is_an_error_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be allocated is said with what helps, and leaves the store usable."""
+    store = opened(gzip.compress(craft.tar(craft.tar_file(b"x", bytes(BIG))), 1))
+    source = store.open("x")
+
+    def full(size: int) -> bytearray:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("openckpt.storage.archive.packed.bytearray", full, raising=False)
+        assert code_of(lambda: source.read_at(0, 1)) == "archive.no-memory"
+    assert source.read_at(0, 1) == b"\0"
+
+
 def test_progress_after_one_second_and_four_times_a_second() -> None:
     """Nothing in the first second; then in compressed bytes of compressed bytes."""
     calls: list[tuple[str, int, int | None]] = []

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from openckpt.errors import CorruptionError, Where
+from openckpt.errors import CorruptionError, LimitError, Where
 from openckpt.storage.memory import MemorySource
 from openckpt.storage.reading import Buffer, ByteSource
 
@@ -142,7 +142,12 @@ class UnpackedSource:
     def _bytes(self) -> MemorySource:
         blob = self._blob
         if blob is None:
-            blob = self._blob = self._load()
+            try:
+                blob = self._blob = self._load()
+            except MemoryError:
+                raise LimitError(
+                    "archive.no-memory", Where(self.path), f"not enough memory to unpack {self.size} bytes"
+                ) from None
         return MemorySource(self.path, blob.data)
 
     def read_at(self, offset: int, size: int) -> bytes:

@@ -7,6 +7,7 @@ So a member called "a/a/a/..." costs no more than its name, and a directory need
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -90,7 +91,7 @@ def make_listing(
     return Listing(by_path, damage, suspect, tuple(repeated), unnamed, has_end, sorted(by_path))
 
 
-class ArchiveStore:
+class ArchiveStore(ABC):
     """The members of one archive as a `Store`. Paths are "/"-separated, "" is the root.
 
     Thread-safe and usable after a fork. The archive's source stays open as long as anybody needs it; it belongs to the caller.
@@ -110,11 +111,13 @@ class ArchiveStore:
 
     # How a kind of archive lists and opens.
 
+    @abstractmethod
     def _list(self) -> Listing:
-        raise NotImplementedError
+        """List the members."""
 
+    @abstractmethod
     def _open(self, member: Member) -> ByteSource:
-        raise NotImplementedError
+        """Open a member of kind "file" that is whole."""
 
     # What all have in common.
 
@@ -220,7 +223,7 @@ class ArchiveStore:
             at = bisect_left(paths, f"{prefix}{name}0", at + 1) if slash else at + 1
         return [stat for name in names if (stat := self.stat(prefix + name)) is not None]
 
-    def expect(self, paths: Sequence[str]) -> None:
+    def expect(self, paths: Sequence[str]) -> None:  # noqa: B027 - a default, not a duty
         """Nothing to prepare where members are read at any place."""
 
     def join(self, directory: str, name: str) -> str:
