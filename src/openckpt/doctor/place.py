@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openckpt.findings import Progress
-from openckpt.formats.names import MANIFEST_NAME, META_SUFFIX, parse_v1_shard_name, prefix_of
+from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, META_SUFFIX, parse_v1_shard_name, prefix_of
 from openckpt.limits import Limits
 from openckpt.opening.grouping import Group, Listing, group_directory, group_single_file
 from openckpt.opening.resolving import resolve
@@ -50,6 +50,9 @@ def find_place(name: str, *, limits: Limits, progress: Progress | None) -> Place
         return Place("archive", store, "")
     stat = store.stat(path) if path else None
     if stat is not None and stat.kind == "dir":
+        bare = path.rstrip("/")
+        if bare and _is_prefix_beside_nothing(store, bare, limits):
+            return _checkpoint(store, bare, None, limits, progress)
         return Place("directory", store, path)
     if stat is not None and stat.kind == "file":
         archive = _open_archive(store, stat, limits, progress, depth=inside)
@@ -58,6 +61,15 @@ def find_place(name: str, *, limits: Limits, progress: Progress | None) -> Place
         if stat.name in _SAVED_MODEL_FILES:
             return Place("directory", store, store.split(path)[0])
     return _checkpoint(store, path, stat, limits, progress)
+
+
+def _is_prefix_beside_nothing(store: Store, path: str, limits: Limits) -> bool:
+    """Return whether a directory shares its name with a prefix and holds no checkpoint: then the prefix is meant."""
+    index = store.stat(path + INDEX_SUFFIX)
+    if index is None or index.kind != "file":
+        return False
+    listing = group_directory(store, path, limits=limits)
+    return not (listing.groups or listing.manifests or listing.saved_model)
 
 
 def _descend(

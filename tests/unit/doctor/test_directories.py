@@ -143,6 +143,15 @@ def test_file_and_prefix_of_one_name(run: Run) -> None:
     assert [checkpoint.format for checkpoint in run.diagnose("model.npz.index").checkpoints] == ["bundle-v2"]
 
 
+def test_directory_and_prefix_of_one_name(run: Run) -> None:
+    """A directory without checkpoints beside a prefix of its name: the prefix is meant."""
+    run.save(7)
+    (run / "ckpt-7").mkdir()
+    assert [checkpoint.prefix for checkpoint in run.diagnose("ckpt-7").checkpoints] == [str(run / "ckpt-7")]
+    Run(run / "ckpt-7").whole(3)
+    assert [checkpoint.step for checkpoint in run.diagnose("ckpt-7").checkpoints] == [3]
+
+
 def test_prefix_called_checkpoint(run: Run) -> None:
     """The manifest's own name as a prefix: the directory is whole, the note says that one name means two things."""
     run.write(encode_bundle(weights(), "checkpoint"))

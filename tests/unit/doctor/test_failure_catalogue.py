@@ -149,6 +149,18 @@ def test_row_06_the_old_place_still_exists(run: Run) -> None:
     assert finding.where.path == str(other / "ckpt-7")
 
 
+def test_row_06_a_relative_path_leads_to_another_directory(run: Run) -> None:
+    """The same with ``..``: another run's checkpoint is what TensorFlow would load."""
+    run.save(7)
+    other = Run(run.directory.parent / "other")
+    other.directory.mkdir()
+    other.save(7)
+    run.manifest("../other/ckpt-7")
+    assert only(run.diagnose(), "run.elsewhere").severity == "warning"
+    run.manifest("../run/ckpt-7")
+    assert only(run.diagnose(), "run.leaves-directory").severity == "note"
+
+
 def test_row_06_absolute_paths_to_this_directory_are_normal(run: Run) -> None:
     """What a Saver writes: no finding, also when the directory is reached through a link."""
     run.save(7)
