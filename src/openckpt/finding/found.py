@@ -11,17 +11,19 @@ class FoundCheckpoint:
     """One checkpoint in a tree.
 
     Attributes:
-        prefix: what to pass to `openckpt.open`; ``ARCHIVE!PREFIX`` for one inside an archive.
+        prefix: what to pass to `openckpt.open`; ``ARCHIVE!PREFIX`` for one inside an archive. Where a file has the name of a
+            V2 prefix the name opens the file, and ``files[0]``, the index, opens the prefix.
         format: ``bundle-v2 table-v1 hdf5 keras-v3 safetensors npz``; of a damaged file, what its name promises.
         step: the number at the end of the name, or None.
-        complete: whether every file is there and the index is one; the bytes are for `openckpt.diagnose` to check.
+        complete: whether every file is there, the index is one and no data file is a stub; whether all bytes are there and
+            right is for `openckpt.diagnose` to check.
         bytes: size of all its files.
         files: its files as paths, the index first; missing ones are not listed.
         listed: whether a manifest lists it; False of a checkpoint that retention forgot, or that never had a manifest.
         forgotten: complete, but its directory has a manifest and that does not list it.
         newest: whether it is the one that its directory stands for: the newest of the manifest, else the latest complete.
         missing: names of files that it needs and that are not there (the first 100).
-        damage: why its index or file cannot be read, or None.
+        damage: why its index or a file cannot be read, or None.
         damage_code: the code of that damage.
         run: the directory whose checkpoints belong to one training.
         layout: where the files look like it, who wrote them: ``saved-model model-zoo-tf1 model-zoo-tf2 bert estimator

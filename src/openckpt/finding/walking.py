@@ -21,9 +21,11 @@ from openckpt.formats.manifest import Manifest, entry_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.choosing import group_name, home_of, inside, latest_key, read_manifest
 from openckpt.opening.grouping import Group, Listing, group_directory, group_single_file
+from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import LOCAL, ByteSource, FileStat, Store
 
 _EVERY = 1000  # directories and checkpoints between two calls of progress
+_STUB_BYTES = 200  # git-lfs pointers have about 130
 _NOT_ENTERED = frozenset({".git"})  # its objects are somebody's files under other names
 
 
@@ -214,6 +216,7 @@ class _Walk:
                 listed=id(group) in claimed,
                 newest=group is first,
                 layout=recognise(group, place, in_mag=archive == "mag"),
+                limits=self.limits,
                 forgotten=bool(names) and id(group) not in claimed and group.format in ("bundle-v2", "table-v1"),
             )
         yield from _odd_files(store, listing)
@@ -276,15 +279,18 @@ def _found(
     newest: bool,
     layout: str | None,
     forgotten: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FoundCheckpoint:
     files = group.files
     damage = group.damage
+    if group.complete and group.format == "bundle-v2" and any(stat.size < _STUB_BYTES for stat in group.shards):
+        damage = find_cut_shard(store, group, limits=limits)  # a pointer, or an empty file, in the place of data
     run = store.split(directory)[0] if layout == "saved-model" else directory
     return FoundCheckpoint(
         prefix=store.display(group.prefix),
         format=group.format,
         step=group.step,
-        complete=group.complete,
+        complete=group.complete and damage is None,
         bytes=group.nbytes,
         files=tuple([store.display(stat.path) for stat in files]),
         listed=listed,
@@ -294,7 +300,7 @@ def _found(
         damage_code=damage.code if isinstance(damage, CheckpointError) else None,
         run=store.display(run),
         layout=layout,
-        forgotten=forgotten and group.complete,
+        forgotten=forgotten and group.complete and damage is None,
         links=tuple([store.display(stat.path) for stat in files if stat.link]),
     )
 

@@ -17,6 +17,7 @@ from openckpt.formats.manifest import Manifest, entry_name, is_windows_entry, pa
 from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.grouping import Group, Listing, group_directory, what_is_missing
+from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import FileStat, LocalStore, Store
 
 _RETRIES = 20  # a manifest that changes this often while it is read is not the work of a trainer
@@ -46,7 +47,7 @@ class Choice:
 
     Attributes:
         group: the checkpoint.
-        kind: ``manifest``: the manifest names it; ``scan``: there is no manifest, or it does not hold, and this is the
+        kind: ``manifest``: the manifest names it and it is whole; ``scan``: there is no manifest, or it does not hold, and this is the
             latest complete one; ``incomplete``: none is complete and this is the newest that can at least be listed.
         reason: the same in a sentence.
     """
@@ -159,7 +160,7 @@ def choose_in_directory(
         if raw == seen:
             break
         seen = raw
-    return by_scan(listing, why_not), listing
+    return by_scan(store, listing, why_not, limits=limits), listing
 
 
 def _read_quietly(store: Store, stat: FileStat | None, limits: Limits) -> tuple[Manifest | None, str]:
@@ -187,33 +188,44 @@ def _by_manifest(store: Store, listing: Listing, manifest: Manifest, limits: Lim
         return None, f"the manifest names {named}, which is not here"
     if not entry.group.complete:
         return None, f"the manifest names {named}, of which {what_is_missing(entry.group)}"
+    cut = find_cut_shard(store, entry.group, limits=limits)
+    if cut is not None:
+        return None, f"the manifest names {named}, but {_said(cut)}"
     reason = f"the manifest names {named}"
     if entry.by_name:
         reason += "; that path was not followed, the checkpoint of this name lies here"
     return Choice(entry.group, "manifest", reason), ""
 
 
-def by_scan(listing: Listing, why_not_manifest: str) -> Choice | None:
+def by_scan(store: Store, listing: Listing, why_not_manifest: str, *, limits: Limits = DEFAULT_LIMITS) -> Choice | None:
     """Choose the latest complete checkpoint of a listing; else the newest whose index can be read; else None."""
-    complete = [group for group in listing.groups if group.complete]
-    if complete:
-        latest = max(complete, key=latest_key)
-        what = (
-            f"the latest of {len(complete)} complete checkpoints"
-            if len(complete) > 1
-            else "the only complete checkpoint"
-        )
-        return Choice(latest, "scan", f"{why_not_manifest}; a scan found {latest.name!r}, {what}")
-    listable = [
+    complete = sorted((group for group in listing.groups if group.complete), key=latest_key, reverse=True)
+    passed_over = ""
+    for group in complete:
+        cut = find_cut_shard(store, group, limits=limits)
+        if cut is None:
+            what = (
+                "the only complete checkpoint"
+                if len(complete) == 1
+                else f"the latest of {len(complete)} complete checkpoints"
+            )
+            return Choice(group, "scan", f"{why_not_manifest}; a scan found {group.name!r}, {what}{passed_over}")
+        passed_over = passed_over or f" whose files are as long as their index says; of {group.name!r} {_said(cut)}"
+    listable = complete or [
         group
         for group in listing.groups
         if group.format == "bundle-v2" and group.index is not None and group.damage is None
     ]
-    if listable:
-        latest = max(listable, key=latest_key)
-        missing = what_is_missing(latest)
-        return Choice(latest, "incomplete", f"no checkpoint is complete; of {latest.name!r}, {missing}")
-    return None
+    if not listable:
+        return None
+    latest = max(listable, key=latest_key)
+    cut = find_cut_shard(store, latest, limits=limits)
+    why = what_is_missing(latest) if cut is None else _said(cut)
+    return Choice(latest, "incomplete", f"no checkpoint is complete; of {latest.name!r}, {why}")
+
+
+def _said(error: CheckpointError) -> str:
+    return f"{error.where.path!r}: {error.message}"
 
 
 def latest_key(group: Group) -> tuple[bool, int, int, str]:

@@ -251,7 +251,9 @@ def test_directory_that_the_system_refuses_is_a_finding(tmp_path: Path, monkeypa
 def test_damaged_files_are_rows_not_errors(tmp_path: Path) -> None:
     """A pointer, an empty index and a damaged manifest stop nothing and are told."""
     lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 1\n"
-    plant(tmp_path, "ok", a_dot_h5=lfs, b_dot_index=b"", checkpoint=b"\xff\xff")
+    plant(tmp_path, "ok", "stub", a_dot_h5=lfs, b_dot_index=b"", checkpoint=b"\xff\xff")
+    shard = tmp_path / "stub.data-00000-of-00001"
+    shard.write_bytes(b"")
     items = found(tmp_path)
     assert (items["a.h5"].damage_code, items["a.h5"].complete, items["a.h5"].format) == (
         "detect.lfs-pointer",
@@ -259,6 +261,7 @@ def test_damaged_files_are_rows_not_errors(tmp_path: Path) -> None:
         "hdf5",
     )
     assert items["b"].damage_code == "table.too-short"
+    assert (items["stub"].damage_code, items["stub"].complete) == ("detect.empty", False)
     assert items["ok"].complete
     assert findings(tmp_path) == [("manifest.not-utf8", "checkpoint")]
 

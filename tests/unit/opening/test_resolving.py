@@ -436,3 +436,33 @@ def test_broken_link_and_pipe_are_no_files(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "ckpt.index")
     with pytest.raises(PathNotFoundError):
         openckpt.open(tmp_path / "ckpt")
+
+
+# --------------------------------------------------------------------------------------------------------- whole or not
+
+
+def test_cut_data_file_makes_the_next_older_the_latest() -> None:
+    """A copy that broke off is not complete although every name is there; a pointer in place of data neither."""
+    shard = "ckpt-2.data-00000-of-00001"
+    for instead in (b"", bytes(15), LFS[:15]):
+        files = {**bundles("ckpt-1", "ckpt-2"), shard: instead, "checkpoint": manifest("ckpt-1", "ckpt-2")}
+        found = target(files, "")
+        assert (found.path, found.how.kind) == ("ckpt-1", "scan")
+        assert shard in found.how.reason
+    del files["checkpoint"]
+    found = target(files, "")
+    assert (found.path, found.how.kind) == ("ckpt-1", "scan")
+    assert shard in found.how.reason
+
+
+def test_directory_of_cut_checkpoints_can_still_be_listed() -> None:
+    """Where every checkpoint is cut short the newest opens, and `how` says so."""
+    found = target({**bundles("ckpt-2"), "ckpt-2.data-00000-of-00001": b"x"}, "")
+    assert (found.path, found.how.kind) == ("ckpt-2", "incomplete")
+
+
+def test_longer_data_files_are_whole() -> None:
+    """Bytes after the last tensor are no reason to pass a checkpoint over."""
+    files = bundles("ckpt-2")
+    files["ckpt-2.data-00000-of-00001"] += b"more"
+    assert target(files, "").how.kind == "scan"
