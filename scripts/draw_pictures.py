@@ -23,7 +23,7 @@ COLUMNS = 92
 PICTURES = {
     "doctor.svg": ["doctor", "demo/missing-shard/ckpt-3"],
     "tree.svg": ["tree", "demo/healthy"],
-    "show.svg": ["show", "demo/healthy", "model/dense/kernel/.ATTRIBUTES/VARIABLE_VALUE"],
+    "show.svg": ["show", "demo/healthy", "model/dense/kernel"],
     "find.svg": ["find", "demo"],
 }
 

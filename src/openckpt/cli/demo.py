@@ -95,7 +95,7 @@ def _print_next_steps(screen: Screen, directory: str, count: int) -> None:
         (f"openckpt find {shlex.quote(directory)}", "all checkpoints below it"),
         (f"openckpt ls {path('healthy')} --sort bytes", "keys, dtypes, shapes"),
         (f"openckpt tree {path('healthy')}", "the object graph, optimizer slots included"),
-        (f"openckpt show {path('healthy')} '*kernel*'", "values, statistics, histogram"),
+        (f"openckpt show {path('healthy')} model/dense/kernel", "values, statistics, histogram"),
     ):
         screen.line(f"  {screen.style(line, 'good')}")
         screen.line(f"      {screen.style(what, 'dim')}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _INDENT = 11
 _MORE_OF_A_CODE = 3
+_COMMAND = re.compile(r"(?:^|: )((?:openckpt|git|pip|mv|cp|rm|ls|printf|curl|make|gunzip|python3?) .*)$")
 NO_PATH_CODES = frozenset({"path.not-found", "storage.refused"})
 """Findings about the path itself that are exit code 4: it is not there, or the system refused."""
 
@@ -149,12 +151,25 @@ def print_finding(screen: Screen, finding: Finding, *, verbose: bool = False) ->
     rows: list[tuple[str, str, Style]] = [("where", str(finding.where), ""), ("cause", finding.cause, "")]
     if finding.lost is not None:
         rows.append(("lost", _loss(finding.lost.tensors, finding.lost.parameters, finding.lost.of_parameters), ""))
-    if finding.fix is not None:
-        rows.append(("fix", finding.fix, "good"))
     for label, text, style in rows:
-        # A command stays on one line, however long: it is there to be copied.
-        wrap = label in ("cause", "lost")
-        screen.paragraph(f"    {label}", printable(text), indent=_INDENT, text_style=style, wrap=wrap)
+        # A path stays on one line, however long: it is there to be copied.
+        screen.paragraph(f"    {label}", printable(text), indent=_INDENT, text_style=style, wrap=label != "where")
+    if finding.fix is not None:
+        _print_fix(screen, printable(finding.fix))
+
+
+def _print_fix(screen: Screen, fix: str) -> None:
+    """Print the next step; where it does not fit a line, its command gets one of its own, whole, to be copied."""
+    label, advice, command = "    fix", fix, ""
+    if screen.width is not None and _INDENT + len(fix) > screen.width:
+        match = _COMMAND.search(fix)
+        if match is not None:
+            advice, command = fix[: match.start(1)].rstrip(), match[1]
+    if advice:
+        screen.paragraph(label, advice, indent=_INDENT, text_style="good")
+        label = ""
+    if command:
+        screen.paragraph(label, command, indent=_INDENT, text_style="good", wrap=False)
 
 
 def _loss(tensors: Sequence[str], parameters: int, of_parameters: int) -> str:

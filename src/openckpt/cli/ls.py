@@ -12,7 +12,7 @@ from openckpt.cli.each import print_json, run_for_each
 from openckpt.cli.reading import open_checkpoint, print_heading
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
-from openckpt.cli.text import count_text, pad, shape_text, shorten_key, size_text
+from openckpt.cli.text import abbreviate_key, count_text, pad, shape_text, shorten, size_text
 from openckpt.errors import printable
 from openckpt.formats.names import parse_shard_name
 
@@ -157,11 +157,15 @@ def _table_lines(screen: Screen, rows: list[Row]) -> Iterator[str]:
     head = ("key", "dtype", "shape", "bytes", "shard")
     widths = [max(len(title), *(len(row[number]) for row in cells)) for number, title in enumerate(head)]
     key_width, *rest = widths
-    if screen.width is not None:
-        key_width = max(12, min(key_width, screen.width - sum(rest) - 2 * len(rest)))
+    room = None if screen.width is None else max(12, screen.width - sum(rest) - 2 * len(rest))
+    if room is not None and key_width > room:
+        # All keys or none: a listing in which some are abbreviated reads like one of different tensors.
+        cells = [(abbreviate_key(row[0], screen.ellipsis), *row[1:]) for row in cells]
+        key_width = max(len(head[0]), *(len(row[0]) for row in cells))
+        key_width = min(key_width, room)
     row_of = f"{{}}  {{:<{rest[0]}}}  {{:<{rest[1]}}}  {{:>{rest[2]}}}  {{:>{rest[3]}}}".format
     yield screen.style(row_of(pad(head[0], key_width), *head[1:]), "dim")
     for key, *others in cells:
         if not key.isascii() or len(key) > key_width:
-            key = pad(shorten_key(key, key_width, screen.ellipsis), key_width)
+            key = pad(shorten(key, key_width, screen.ellipsis), key_width)
         yield row_of(key.ljust(key_width), *others)

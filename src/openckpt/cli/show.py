@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _TEXT_COLUMNS = 2000
 """longest stretch of one string that is printed"""
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _WORTH_A_PICTURE = 16
 """elements from which on a histogram is drawn"""
 
@@ -39,7 +40,8 @@ _WORTH_A_PICTURE = 16
 def command(path: str, keys: tuple[str, ...], npy: str | None, values: int, no_verify: bool, as_json: bool) -> int:
     """Show tensors of a checkpoint: values, min, max, mean, standard deviation, NaN and Inf counts, and a histogram.
 
-    KEY is a name as `openckpt ls` prints it, or a pattern such as 'dense/*' for all names that match.
+    KEY is a name as `openckpt ls` prints it, the path of a variable as `openckpt tree` draws it, or a pattern such as 'dense/*'
+    for all names that match.
     """
     settings = current_settings()
     screen = Screen(settings)
@@ -71,14 +73,17 @@ def command(path: str, keys: tuple[str, ...], npy: str | None, values: int, no_v
 
 
 def _resolve(ckpt: CheckpointReader, keys: tuple[str, ...]) -> tuple[list[str], list[str]]:
-    """Return the names that exist, in order and once each, and the arguments that nothing matches; literal names first."""
+    """Return the names that exist, in order and once each, and the arguments that nothing matches.
+
+    A name is taken literally first, then as the path of a variable, as `openckpt tree` draws it, then as a pattern.
+    """
     import re
     from fnmatch import translate
 
     found: dict[str, None] = {}
     missing: list[str] = []
     for key in keys:
-        matches = [key] if key in ckpt else []
+        matches = [name for name in (key, key + _VALUE) if name in ckpt][:1]
         if not matches and any(char in key for char in "*?["):
             match = re.compile(translate(key)).match
             matches = [name for name in ckpt if match(name)]

@@ -63,11 +63,9 @@ def shorten(text: str, width: int, ellipsis: str = "…") -> str:
     return start + ellipsis + end
 
 
-def shorten_key(key: str, width: int, ellipsis: str = "…") -> str:
-    """Return a key cut to ``width`` columns: first the parts that TensorFlow writes into every key, then the middle."""
-    if cell_width(key) > width:
-        key = key.replace("/.ATTRIBUTES/VARIABLE_VALUE", f"/{ellipsis}").replace("/.OPTIMIZER_SLOT/", f"/{ellipsis}/")
-    return shorten(key, width, ellipsis)
+def abbreviate_key(key: str, ellipsis: str = "…") -> str:
+    """Return a key without the words that TensorFlow writes into every one."""
+    return key.replace("/.ATTRIBUTES/VARIABLE_VALUE", f"/{ellipsis}").replace("/.OPTIMIZER_SLOT/", f"/{ellipsis}/")
 
 
 def names_text(names: Iterable[str], total: int, *, most: int = 3) -> str:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from docs.schema import faults, schemas
+from openckpt.formats.bundle import encode_bundle
+from openckpt.storage.writing import write_folder
 from unit.cli.conftest import EVIL
 from unit.cli.running import Runner
 
@@ -90,6 +92,15 @@ def test_literal_names_come_before_patterns(openckpt_cli: Runner, zoo: Path) -> 
     assert show(openckpt_cli, zoo, "w[0]")["key"] == "w[0]"
     keys = [tensor["key"] for tensor in openckpt_cli("show", "--json", zoo, "b*", "brain").documents[0]["tensors"]]
     assert keys == ["big", "brain"]
+
+
+def test_the_path_of_a_variable_is_enough(openckpt_cli: Runner, tmp_path: Path) -> None:
+    """What `tree` draws can be typed; a key of that very name comes first."""
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    tensors = {"model/w" + suffix: np.float32(1), "model/b" + suffix: np.float32(2), "model/b": np.float32(3)}
+    write_folder(str(tmp_path), encode_bundle(tensors, "m"))
+    assert show(openckpt_cli, tmp_path / "m", "model/w")["values"] == [1.0]
+    assert show(openckpt_cli, tmp_path / "m", "model/b")["values"] == [3.0]
 
 
 def test_an_odd_name_can_be_given(openckpt_cli: Runner, zoo: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openckpt.cli.text import cell_width, count_text, names_text, pad, shape_text, shorten, size_text
+from openckpt.cli.text import abbreviate_key, cell_width, count_text, names_text, pad, shape_text, shorten, size_text
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,10 @@ def test_names_are_escaped_and_counted() -> None:
     """A list of names shows the first ones and how many more there are."""
     assert names_text(["a", "b\n", "c", "d", "e"], 5) == "a, b\\n, c and 2 more"
     assert names_text([], 0) == ""
+
+
+def test_abbreviated_keys_lose_only_what_all_have() -> None:
+    """The names that people chose stay."""
+    key = "model/kernel/.OPTIMIZER_SLOT/optimizer/m/.ATTRIBUTES/VARIABLE_VALUE"
+    assert abbreviate_key(key) == "model/kernel/…/optimizer/m/…"
+    assert abbreviate_key("dense/kernel") == "dense/kernel"
