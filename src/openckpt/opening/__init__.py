@@ -7,20 +7,47 @@ Must not import finding, doctor or the command line.
 
 from __future__ import annotations
 
-from openckpt.opening.grouping import Group, Listing, group_directory
-from openckpt.opening.opener import open, open_target
-from openckpt.opening.reader import CheckpointReader
-from openckpt.opening.resolving import How, Target, resolve
-from openckpt.opening.tensorflow_api import (
-    NewCheckpointReader,
-    TensorFlowReader,
-    checkpoint_exists,
-    get_checkpoint_state,
-    latest_checkpoint,
-    list_variables,
-    load_checkpoint,
-    load_variable,
-)
+from typing import TYPE_CHECKING
+
+from openckpt.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from openckpt.opening.grouping import group_directory
+    from openckpt.opening.listing import Group, Listing
+    from openckpt.opening.opener import open, open_target
+    from openckpt.opening.reader import CheckpointReader
+    from openckpt.opening.resolving import resolve
+    from openckpt.opening.target import How, Target
+    from openckpt.opening.tensorflow_api import (
+        NewCheckpointReader,
+        TensorFlowReader,
+        checkpoint_exists,
+        get_checkpoint_state,
+        latest_checkpoint,
+        list_variables,
+        load_checkpoint,
+        load_variable,
+    )
+
+_HOMES = {
+    "CheckpointReader": "reader",
+    "Group": "listing",
+    "How": "target",
+    "Listing": "listing",
+    "NewCheckpointReader": "tensorflow_api",
+    "Target": "target",
+    "TensorFlowReader": "tensorflow_api",
+    "checkpoint_exists": "tensorflow_api",
+    "get_checkpoint_state": "tensorflow_api",
+    "group_directory": "grouping",
+    "latest_checkpoint": "tensorflow_api",
+    "list_variables": "tensorflow_api",
+    "load_checkpoint": "tensorflow_api",
+    "load_variable": "tensorflow_api",
+    "open": "opener",
+    "open_target": "opener",
+    "resolve": "resolving",
+}
 
 __all__ = [
     "CheckpointReader",
@@ -41,3 +68,5 @@ __all__ = [
     "open_target",
     "resolve",
 ]
+
+__getattr__ = lazy_attributes(__name__, _HOMES)
