@@ -14,6 +14,7 @@ from openckpt.formats.slicing import (
     Extents,
     encode_slice_key,
     full_region,
+    parse_slice_key,
     plan_copies,
     region_shape,
     resolve_extents,
@@ -34,7 +35,12 @@ def validate_v1(reader: V1Reader, *, data: bool, progress: Progress | None) -> I
     def lost(keys: list[str]) -> Lost:
         return Lost(tuple(keys), sum(sizes[key] for key in keys), total)
 
+    bad: set[str] = set()
+    found = list(_check_lists(reader, lost, bad))
     if reader.missing:
+        # Slices that are not there because their shard is not are one fault with it.
+        gapped = [finding.where.key for finding in found if finding.code == "slices.gap" and finding.where.key]
+        found = [finding for finding in found if finding.code != "slices.gap"]
         names = ", ".join(repr(name) for name in reader.missing[:_SHOWN])
         more = f" and {len(reader.missing) - _SHOWN} more" if len(reader.missing) > _SHOWN else ""
         count = len(reader.missing) + len(reader.shards)
@@ -44,17 +50,18 @@ def validate_v1(reader: V1Reader, *, data: bool, progress: Progress | None) -> I
             f"{len(reader.missing)} of {count} shards are not there: {names}{more}; their tensors are unknown",
             expected=f"{count} shards",
             found=str(len(reader.shards)),
+            lost=lost(gapped) if gapped else None,
         )
-    yield from _check_lists(reader, lost)
+    yield from found
     for number, shard in enumerate(reader.shards):
         yield from shard.table.validate()
         if data:
-            for finding, keys in _check_values(reader, number, shard, progress):
+            for finding, keys in _check_values(reader, number, shard, bad, progress):
                 yield finding.with_lost(lost(keys)) if keys else finding
 
 
-def _check_lists(reader: V1Reader, lost: Callable[[list[str]], Lost]) -> Iterator[Finding]:
-    """Check what can be checked without the values: dtypes and slices."""
+def _check_lists(reader: V1Reader, lost: Callable[[list[str]], Lost], bad: set[str]) -> Iterator[Finding]:
+    """Check what can be checked without the values, dtypes and slices; puts the keys of those that fail into ``bad``."""
     keys = reader.keys()
     for key in keys:
         try:
@@ -63,22 +70,23 @@ def _check_lists(reader: V1Reader, lost: Callable[[list[str]], Lost]) -> Iterato
             regions = [resolve_extents(piece.extents, shape, where) for piece in reader.pieces(key)]
             plan_copies(full_region(shape), regions, where)
         except CheckpointError as error:
-            # Slices that are not there because their shard is not are one fault with it.
-            if not (error.code == "slices.gap" and reader.missing):
-                yield finding_of(error).with_lost(lost([key]))
+            bad.add(key)
+            yield finding_of(error).with_lost(lost([key]))
 
 
 def _check_values(
-    reader: V1Reader, number: int, shard: V1Shard, progress: Progress | None
+    reader: V1Reader, number: int, shard: V1Shard, bad: set[str], progress: Progress | None
 ) -> Iterator[tuple[Finding, list[str]]]:
     """Yield the findings of one table, each with the keys that it costs."""
     wanted: dict[bytes, tuple[str, Extents]] = {}
     for key, tensor in shard.meta.tensors.items():
         try:
-            for extents in tensor.slices(Where(shard.source.path, key), reader.limits):
-                wanted[encode_slice_key(tensor.name, extents)] = (key, extents)
+            # A tensor whose own record is at fault is not looked for, and its values, if any, are not checked.
+            listed = [] if key in bad else tensor.slices(Where(shard.source.path, key), reader.limits)
         except CheckpointError:
-            continue  # reported from the list
+            continue
+        for extents in listed:
+            wanted[encode_slice_key(tensor.name, extents)] = (key, extents)
     unlisted = done = 0
     damaged = False
     for block in shard.table.salvage_blocks():
@@ -91,7 +99,7 @@ def _check_values(
             place = wanted.pop(raw, None)
             if place is not None:
                 yield from _check_value(reader, number, *place, value)
-            elif raw:
+            elif raw and not _is_of(raw, bad):
                 unlisted += 1
         if progress is not None:
             progress(f"checking {shard.source.path}", done, shard.source.size)
@@ -116,6 +124,14 @@ def _check_values(
             ),
             keys,
         )
+
+
+def _is_of(raw: bytes, keys: set[str]) -> bool:
+    """Return whether a table key is that of a slice of one of these tensors."""
+    try:
+        return bool(keys) and parse_slice_key(raw)[0].decode("utf-8", "surrogateescape") in keys
+    except CheckpointError:
+        return False
 
 
 def _check_value(
