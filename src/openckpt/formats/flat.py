@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, LimitError, UnsupportedError, Where
+from openckpt.errors import CheckpointError, ConflictError, LimitError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.extents import Request, check_target, read_arrays
 from openckpt.formats.spec import Extent, TensorSpec, no_such_key
@@ -140,7 +140,7 @@ class FlatReader:
         """Return where the bytes of a tensor lie; () where they are packed in some other way."""
         self.spec(key)
         run = self._runs.get(key)
-        return () if run is None else (Extent(self.files[run.source], run.source, run.offset, run.nbytes),)
+        return () if run is None else (Extent(self._sources[run.source].path, run.source, run.offset, run.nbytes),)
 
     def graph(self) -> ObjectGraph | None:
         """None: this format stores no object graph."""
@@ -201,6 +201,8 @@ class FlatReader:
             requests.append(Request(key, self._sources[run.source], run.offset, run.nbytes, spec.numpy_dtype, stored))
             targets.append(None if turned else target)
         arrays = read_arrays(requests, mismatch=_no_checksum, limits=self._limits, out=targets, threads=threads)
+        for place in {self._runs[key].source for key in keys}:
+            check_rewritten(self._sources[place])
         result: dict[str, Array] = {}
         for key, target, array in zip(keys, out, arrays, strict=True):
             result[key] = self._finish(key, target, array, verify)
@@ -228,6 +230,24 @@ class FlatReader:
         return array
 
 
+def check_unchanged(source: ByteSource) -> None:
+    """Raise `ConflictError` when the file was replaced while it was opened, so that what was read may be of two files."""
+    if not source.unchanged():
+        raise ConflictError("storage.changed", source.path, "the file was replaced while it was being opened")
+
+
+def check_rewritten(source: ByteSource) -> None:
+    """Raise `ConflictError` when somebody wrote into the open file: without checksums nothing else would tell.
+
+    Keras and NumPy save over a file in place. A file that was replaced or removed is still there whole under its descriptor.
+    """
+    check = getattr(source, "rewritten", None)
+    if check is not None and check():
+        raise ConflictError(
+            "storage.changed", source.path, "another program wrote into this file while it was being read"
+        )
+
+
 def byte_view(array: Array) -> memoryview:
     """Return the bytes of a C-contiguous array as a memoryview, for any dtype, ml_dtypes included."""
     import numpy as np
@@ -240,7 +260,9 @@ def checked_shape(spec: TensorSpec, where: Where) -> tuple[int, ...]:
     """Return the shape of a tensor that numpy can hold; raises `LimitError` for more dimensions or places than it has."""
     shape = spec.shape or ()
     dtype = BY_NAME.get(spec.dtype)
-    places = (0 if dtype is None else dtype.itemsize) or 8  # of numpy's dtype, without importing it; objects are pointers
+    places = (
+        0 if dtype is None else dtype.itemsize
+    ) or 8  # of numpy's dtype, without importing it; objects are pointers
     for length in shape:
         places *= max(length, 1)  # numpy counts an empty dimension as one here
     if len(shape) > _NUMPY_RANK or places >= 1 << 63:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, CorruptionError, Where
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.flat import FlatReader, Run
+from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchanged
 from openckpt.formats.hdf5.child import HDF5Child, inspect_hdf5_in_child
 from openckpt.formats.hdf5.data import check_data, read_dataset
 from openckpt.formats.hdf5.report import Dataset, HDF5Report, KerasAttributes, Problem
@@ -120,7 +120,9 @@ class HDF5Reader(FlatReader):
         source, dataset = self._datasets[key]
         if source is None or dataset.refusal is not None:
             raise self._refusal(key, spec)
-        return read_dataset(source, dataset)
+        value = read_dataset(source, dataset)
+        check_rewritten(source)
+        return value
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield links, lying sizes, unknown types and filters; with ``data`` every chunk is read and its checksum checked.
@@ -180,6 +182,7 @@ def open_hdf5_source(
 def inspect_source(source: ByteSource, *, limits: Limits, child: HDF5Child | None) -> HDF5Report:
     """Return the report of a file that could be opened; raises the fatal problem of any other."""
     report = inspect_hdf5(source, limits=limits) if child is None else child.inspect(source, limits=limits)
+    check_unchanged(source)
     if report.fatal is not None:
         raise report.fatal.error(source.path)
     return report

@@ -9,14 +9,15 @@ unpacked to memory. The order of keys is that of the members in the zip.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, CorruptionError, LimitError, UnsafeError, UnsupportedError, Where
-from openckpt.formats.flat import FlatReader, Run
+from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchanged
 from openckpt.formats.members import check_member, crc_mismatch, stated_crc
 from openckpt.formats.npy import NpyHeader, header_length, parse_header
-from openckpt.formats.spec import TensorSpec
+from openckpt.formats.spec import Extent, TensorSpec
 from openckpt.limits import DEFAULT_LIMITS, MIB, Limits
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ class NpzReader(FlatReader):
             raise self._refusal(key, spec)
         member, where = self._members[key], Where(self._members[key].path, key)
         data = member.read_at(header.data_offset, header.nbytes)
+        check_rewritten(member)
         if verify:
             self._verify_run(key, memoryview(data))
         try:
@@ -126,6 +128,10 @@ class NpzReader(FlatReader):
         computed = crc32(raw, crc32(member.read_at(0, self._headers[key].data_offset)))
         if computed != stated:
             raise crc_mismatch(Where(member.path, key), stated, computed)
+
+    def locate(self, key: str) -> tuple[Extent, ...]:
+        """Return where the bytes of a stored member lie inside that member; () for what must be decoded."""
+        return tuple(replace(place, shard=0) for place in super().locate(key))
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield what is wrong with the zip and its members; with ``data`` every member's CRC-32 is checked."""
@@ -190,6 +196,7 @@ def open_npz(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS) -> Npz
                 reader._specs[key] = TensorSpec("unknown-damaged", None, None)
                 continue
             reader._add(key, opened)
+        check_unchanged(source)
     except BaseException:
         source.close()
         raise

@@ -18,7 +18,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, CorruptionError, FormatError, UnsafeError, Where
-from openckpt.formats.flat import FlatReader, Run
+from openckpt.formats.flat import FlatReader, Run, check_unchanged
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.strictjson import Json, parse_json
 from openckpt.limits import DEFAULT_LIMITS, Limits
@@ -247,6 +247,7 @@ def open_safetensors(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS
     source = store.open(path)
     try:
         header = read_header(source, limits)
+        check_unchanged(source)
     except BaseException:
         source.close()
         raise
@@ -314,6 +315,8 @@ def _open_sharded(store: Store, path: str, limits: Limits) -> SafetensorsReader:
                 opened[name] = (len(sources) - 1, read_header(source, limits))
             except FormatError as error:
                 errors[name] = error
+        for source in sources:
+            check_unchanged(source)
         reader = SafetensorsReader(index.path, tuple(sources), limits)
     except BaseException:
         for source in sources:

@@ -160,6 +160,14 @@ class LocalFile:
             opened.st_dev, opened.st_ino, opened.st_size, opened.st_mtime_ns,
         )  # fmt: skip
 
+    def rewritten(self) -> bool:
+        """Return whether somebody has written into the open file itself; one that was renamed or removed is intact."""
+        try:
+            opened = os.fstat(self._held().number)
+        except OSError:
+            return False
+        return self._identity != (opened.st_dev, opened.st_ino, opened.st_size, opened.st_mtime_ns)
+
     def close(self) -> None:
         """Let go of the descriptor; a read that is under way in another thread ends first."""
         self._descriptor = None

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from openckpt.errors import ConflictError
+from openckpt.formats.flat import check_unchanged
 from openckpt.formats.hdf5.report import HDF5Report, Problem, failed_report, report_from_json
 from openckpt.limits import DEFAULT_LIMITS, GIB, Limits
 from openckpt.storage.archive.sources import ForkLock
@@ -89,8 +89,7 @@ class HDF5Child:
             if used and report.fatal is not None and report.fatal.code == CRASHED:
                 # The file before this one may have damaged the child: this one deserves a fresh one.
                 report = self._ask(source, limits, data)
-        if not source.unchanged():
-            raise ConflictError("storage.changed", source.path, "the file was replaced while it was looked at")
+        check_unchanged(source)
         return report
 
     def _ask(self, source: ByteSource, limits: Limits, data: bool) -> HDF5Report:

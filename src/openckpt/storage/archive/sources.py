@@ -112,6 +112,11 @@ class WindowSource:
         """Return whether the archive is what it was."""
         return self._parent.unchanged()
 
+    def rewritten(self) -> bool:
+        """Return whether somebody has written into the open archive itself."""
+        check = getattr(self._parent, "rewritten", None)
+        return bool(check is not None and check())
+
     def close(self) -> None:
         """Nothing to release: the archive's file belongs to who opened it."""
 
