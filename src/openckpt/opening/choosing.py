@@ -16,7 +16,7 @@ from openckpt.errors import CheckpointError
 from openckpt.formats.manifest import Manifest, entry_name, is_windows_entry, parse_manifest
 from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.opening.grouping import Group, Listing, group_directory, what_is_missing
+from openckpt.opening.grouping import Group, Listing, group_directory, group_names, what_is_missing
 from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import FileStat, LocalStore, Store
 
@@ -140,12 +140,17 @@ def choose_in_directory(
 ) -> tuple[Choice | None, Listing]:
     """Choose the checkpoint that a directory stands for; None where it has nothing that could be listed.
 
+    The listing is of the whole directory only where the choice is not by manifest.
+
     Safe beside a trainer that saves and sweeps in this directory: what the manifest names and is not there is looked for
     again as long as the manifest keeps changing.
 
     Raises:
         OSError: the directory cannot be read.
     """
+    quick = _choose_named(store, directory, limits)
+    if quick is not None:
+        return quick
     seen: bytes | None = None
     for _ in range(_RETRIES):
         listing = group_directory(store, directory, limits=limits)
@@ -161,6 +166,21 @@ def choose_in_directory(
             break
         seen = raw
     return by_scan(store, listing, why_not, limits=limits), listing
+
+
+def _choose_named(store: Store, directory: str, limits: Limits) -> tuple[Choice, Listing] | None:
+    """Return what the manifest names if it is whole, having looked at nothing else: a run may keep ten thousand steps."""
+    stats = store.scan(directory)
+    manifest_stat = next((stat for stat in stats if stat.name == MANIFEST_NAME and stat.kind == "file"), None)
+    manifest, _ = _read_quietly(store, manifest_stat, limits)
+    if manifest is None:
+        return None
+    name = entry_name(manifest.model_checkpoint_path)
+    part = parse_v1_shard_name(name)
+    stem = name if part is None else part[0]
+    listing = group_names(store, directory, [stat for stat in stats if stat.name.startswith(stem)], limits=limits)
+    choice, _ = _by_manifest(store, listing, manifest, limits)
+    return None if choice is None else (choice, listing)
 
 
 def _read_quietly(store: Store, stat: FileStat | None, limits: Limits) -> tuple[Manifest | None, str]:

@@ -5,21 +5,28 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 from openckpt.errors import PathNotFoundError
 from openckpt.formats.names import INDEX_SUFFIX, prefix_of
-from openckpt.limits import Limits
 from openckpt.opening.choosing import latest_key
-from openckpt.opening.grouping import Group, Listing, group_directory
+from openckpt.opening.grouping import Group, Listing
 from openckpt.storage import Store
 
 _SHOWN = 5
+_COMPARED = 20_000  # names; comparing takes ten microseconds each
 _NEIGHBOURS = 100  # directories beside and below that are asked for a checkpoint of the same name
 
 
-def make_miss(store: Store, path: str, limits: Limits) -> PathNotFoundError:
-    """Make the error for a path that is no file, no directory and no prefix, naming the nearest prefixes."""
-    near = nearest_prefixes(store, path, limits)
+def make_miss(store: Store, path: str, listing: Listing | None) -> PathNotFoundError:
+    """Make the error for a path that is no file, no directory and no prefix, naming the nearest prefixes.
+
+    Args:
+        store: where it was looked for.
+        path: the path.
+        listing: the directory that should have held it; None where there is none, or the system refused it.
+    """
+    near = nearest_prefixes(store, path, listing)
     if near:
         hint = f"nearest: {', '.join(map(repr, near))}"
         return PathNotFoundError(
@@ -39,19 +46,14 @@ def _list_command(path: str) -> str:
     return f"openckpt ls {shlex.quote(path)}"
 
 
-def nearest_prefixes(store: Store, path: str, limits: Limits) -> tuple[str, ...]:
+def nearest_prefixes(store: Store, path: str, listing: Listing | None) -> tuple[str, ...]:
     """Return up to five paths, as shown to people, that the user may have meant, the likeliest first."""
     trimmed = path.rstrip("/")
     if trimmed != path and (store.stat(trimmed) is not None or store.stat(trimmed + INDEX_SUFFIX) is not None):
         return (store.display(trimmed),)
     directory, name = store.split(trimmed)
     wanted = prefix_of(name) or name
-    try:
-        groups = [
-            group for group in group_directory(store, directory, limits=limits).groups if group.shards or group.index
-        ]
-    except OSError:
-        groups = []
+    groups = [] if listing is None else [group for group in listing.groups if group.shards or group.index]
     near = _near_names(wanted, groups)
     if not near:
         near = _same_name_elsewhere(store, directory, wanted)
@@ -69,7 +71,7 @@ def _near_names(wanted: str, groups: Iterable[Group]) -> list[str]:
         matched = [group for name, group in by_name.items() if fnmatch.fnmatchcase(name, wanted)]
         if matched:
             return [group.prefix for group in sorted(matched, key=latest_key, reverse=True)]
-    close = get_close_matches(wanted, list(by_name), n=_SHOWN, cutoff=0.5)
+    close = get_close_matches(wanted, list(islice(by_name, _COMPARED)), n=_SHOWN, cutoff=0.5)
     rest = [name for name in by_name if name not in close and wanted and (wanted in name or name in wanted)]
     return [by_name[name].prefix for name in [*close, *rest] if name]
 

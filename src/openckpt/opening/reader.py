@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import ItemsView, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -49,7 +50,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
         self.siblings: tuple[str, ...] = target.siblings
         self.verify = verify
         self.files: tuple[str, ...] = reader.files
-        self._lock = threading.Lock()
+        self._lock, self._pid = threading.Lock(), os.getpid()
         self._busy = 0
         self._closed = False
         self._graph: object = _UNSET
@@ -66,13 +67,22 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
 
     def close(self) -> None:
         """Release the files, at once or as soon as running reads are done. Arrays, views too, stay valid."""
-        with self._lock:
+        with self._guard():
             self._closed = True
             last = self._busy == 0
             if last:
                 self._busy = -1  # nobody enters again, and the files are closed once
         if last:
             self._release()
+
+    def _guard(self) -> threading.Lock:
+        """Return the lock around the count of running reads; the child of a fork gets a fresh one.
+
+        A lock that another thread of the parent held at the fork is never released in the child, and its read never ends.
+        """
+        if self._pid != os.getpid():
+            self._lock, self._pid, self._busy = threading.Lock(), os.getpid(), 0
+        return self._lock
 
     def _release(self) -> None:
         self._reader.close()
@@ -89,7 +99,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
             raise CheckpointError("path.closed", Where(self.prefix), "this checkpoint was closed")
 
     def _leave(self) -> None:
-        with self._lock:
+        with self._guard():
             self._busy -= 1
             last = self._closed and self._busy == 0
             if last:
@@ -99,7 +109,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
 
     def _enter(self) -> TensorReader:
         # A descriptor closed under a running read could meanwhile be another file: reads hold the reader open.
-        with self._lock:
+        with self._guard():
             self._check_open()
             self._busy += 1
         return self._reader

@@ -93,13 +93,15 @@ def _resolve_name(store: Store, path: str, context: Context) -> Target:
     from openckpt.opening.remains import check_remains, find_v1_shards, list_quietly
 
     directory, name = store.split(path)
+    if not name:
+        directory = store.split(path.rstrip("/"))[0]
     listing = list_quietly(store, directory, context.limits)
     if listing is not None and name:
         target = find_v1_shards(store, listing, name)
         if target is not None:
             return target
         check_remains(store, listing, name)
-    raise make_miss(store, path, context.limits)
+    raise make_miss(store, path, listing)
 
 
 def _resolve_in_archive(store: Store, path: str, context: Context) -> Target | None:
