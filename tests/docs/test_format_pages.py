@@ -11,6 +11,11 @@ import pytest
 from openckpt.errors import Where
 from openckpt.formats.bundle import Strings, encode_bundle, parse_entry
 from openckpt.formats.crc import crc32c
+from openckpt.formats.manifest import Manifest, encode_manifest, parse_manifest
+from openckpt.formats.metagraph import parse_meta_graph
+from openckpt.formats.objectgraph import encode_object_graph, parse_object_graph
+from openckpt.formats.sstable import Table
+from openckpt.formats.v1 import encode_v1
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage.archive import open_archive
 from openckpt.storage.memory import MemorySource
@@ -40,6 +45,44 @@ def test_the_bundle_page_shows_an_entry_and_a_string_tensor() -> None:
     assert parsed.crc == crc32c(np.array([1, 2], "<i4").tobytes())
     files = encode_bundle({"s": Strings([b"a", b"bc", b""], (3,))}, "p")
     assert files["p.data-00000-of-00001"] == strings
+
+
+def test_the_manifest_page_shows_what_is_written() -> None:
+    """One path with everything that needs an escape."""
+    (line,) = hex_blocks("manifest.md")
+    manifest = Manifest('a"\\\u00e9\x01')
+    assert encode_manifest(manifest) == line
+    assert parse_manifest(line, "page") == manifest
+
+
+def test_the_object_graph_page_shows_a_slot_variable() -> None:
+    """Four nodes; the comments say which is which."""
+    (data,) = hex_blocks("object-graph.md")
+    graph = parse_object_graph(data, "page")
+    assert [graph.name(number) for number in range(4)] == [
+        "(root)", "(root).opt", "(root).w", "(root).opt's state 'm' for (root).w",
+    ]  # fmt: skip
+    assert [key for _, key in graph.paths()] == [path for path, _ in graph.paths()] == [
+        "w/.ATTRIBUTES/VARIABLE_VALUE", "w/.OPTIMIZER_SLOT/opt/m/.ATTRIBUTES/VARIABLE_VALUE",
+    ]  # fmt: skip
+    assert encode_object_graph(graph) == data
+
+
+def test_the_v1_page_shows_the_values_of_a_table() -> None:
+    """The three values one after the other, as the table holds them."""
+    (data,) = hex_blocks("v1.md")
+    (file,) = encode_v1({"a": np.array([1, -1], "int32"), "b": np.array(2.0, "float32")}, "m").values()
+    assert b"".join(value for _, value in Table(MemorySource("m", file)).items()) == data
+
+
+def test_the_page_of_meta_graphs_shows_one() -> None:
+    """Version, saver, one variable."""
+    (data,) = hex_blocks("meta-and-savedmodel.md")
+    meta = parse_meta_graph(MemorySource("page", data))
+    assert (meta.tensorflow_version, meta.producer, meta.nodes) == ("1.15", 27, 1)
+    assert meta.saver is not None
+    assert meta.saver.version == 2
+    assert [(variable.key, variable.trainable) for variable in meta.variables] == [("w", True)]
 
 
 @pytest.mark.parametrize("page", sorted(path.name for path in PAGES.glob("*.md")))
