@@ -117,16 +117,24 @@ class BundleIndex:
     def __contains__(self, key: object) -> bool:
         return self._value(key) is not None
 
-    def entry(self, key: str) -> BundleEntry:
-        """Return the index entry of a key; raises `NotFoundError`, CorruptionError ``bundle.bad-entry``."""
+    def _get(self, key: str) -> bytes:
         value = self._value(key)
         if value is None:
             raise no_such_key(self._path, key, self.keys())
-        return parse_entry(value, Where(self.source.path, key), self._limits)
+        return value
+
+    def entry(self, key: str) -> BundleEntry:
+        """Return the index entry of a key; raises `NotFoundError`, CorruptionError ``bundle.bad-entry``."""
+        return parse_entry(self._get(key), Where(self.source.path, key), self._limits)
 
     def spec(self, key: str) -> TensorSpec:
         """Return dtype, shape and stored bytes of one key; reads one block of the index."""
-        return self.entry(key).spec()
+        value = self._get(key)
+        spec = self._specs.find(value)
+        if spec is None:
+            spec = parse_entry(value, Where(self.source.path, key), self._limits).spec()
+            self._specs.learn(value)
+        return spec
 
     def values(self, keys: list[str]) -> dict[str, bytes]:
         """Return the stored entry of each key; raises `NotFoundError` for the first that is not there."""

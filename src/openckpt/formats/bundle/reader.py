@@ -92,7 +92,7 @@ class BundleReader:
 
     def spec(self, key: str) -> TensorSpec:
         """Return dtype, shape and stored bytes of one key; reads one block of the index."""
-        return self.index.entry(key).spec()
+        return self.index.spec(key)
 
     def read(self, key: str, *, verify: bool = True) -> Array:
         """Return the value of one key as a new array.
