@@ -9,7 +9,7 @@ import click
 
 from openckpt.cli import exits
 from openckpt.cli.each import print_json, run_for_each
-from openckpt.cli.reading import open_checkpoint, print_heading
+from openckpt.cli.reading import open_checkpoint, print_heading, reported
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
 from openckpt.cli.text import abbreviate_key, count_text, pad, shape_text, shorten, size_text
@@ -97,7 +97,8 @@ def _key_filter(globs: Iterable[str], regexes: Iterable[str]) -> Callable[[str],
 
 def _rows(ckpt: CheckpointReader, wanted: Callable[[str], bool] | None, *, with_shards: bool) -> list[Row]:
     shards_of = _shard_finder(ckpt) if with_shards else lambda _key: ()
-    return [Row(key, spec, shards_of(key)) for key, spec in ckpt.specs.items() if wanted is None or wanted(key)]
+    items = reported(ckpt.specs.items(), "list", len(ckpt))
+    return [Row(key, spec, shards_of(key)) for key, spec in items if wanted is None or wanted(key)]
 
 
 def _shard_finder(ckpt: CheckpointReader) -> Callable[[str], tuple[int, ...]]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from openckpt.cli import exits
 from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.progress import progress_bar
 from openckpt.cli.reading import open_checkpoint
 from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen
@@ -19,6 +20,7 @@ from openckpt.formats.spec import GRAPH_KEY
 
 if TYPE_CHECKING:
     from openckpt.cli.statistics import Histogram, Numbers, Statistics
+    from openckpt.findings import Progress
     from openckpt.opening import CheckpointReader
 
 _TEXT_COLUMNS = 2000
@@ -60,10 +62,13 @@ def command(path: str, keys: tuple[str, ...], npy: str | None, values: int, no_v
             array = ckpt.read(key, verify=not no_verify)
             if npy is not None:
                 _write_npy(npy, ckpt, key, array)
-            if as_json:
-                documents.append(_document(ckpt, key, array, values))
-            elif npy is None:
-                _print_tensor(screen, ckpt, key, array, values)
+            if npy is None or as_json:
+                with progress_bar() as (progress, _clear):
+                    facts_of_key = _describe(array, progress)
+                if as_json:
+                    documents.append(_document(ckpt, key, array, facts_of_key, values))
+                else:
+                    _print_tensor(screen, ckpt, key, array, facts_of_key, values)
             return exits.YES
 
         code = run_for_each([*names, *missing], work, settings, as_json=False)
@@ -93,27 +98,43 @@ def _resolve(ckpt: CheckpointReader, keys: tuple[str, ...]) -> tuple[list[str], 
     return list(found), missing
 
 
+class _Described(NamedTuple):
+    """What was computed of one tensor; the last two are None for strings and variants."""
+
+    plain: Numbers
+    statistics: Statistics | None
+    histogram: Histogram | None
+
+
+def _describe(array: Numbers, progress: Progress | None) -> _Described:
+    from openckpt.cli.statistics import compute_histogram, compute_statistics, is_numeric, widen
+
+    plain = widen(array)
+    if not is_numeric(plain):
+        return _Described(plain, None, None)
+    statistics = compute_statistics(plain, progress)
+    return _Described(plain, statistics, compute_histogram(plain, statistics, progress=progress))
+
+
 # ---------------------------------------------------------------------------------------------------------- terminal
 
 
-def _print_tensor(screen: Screen, ckpt: CheckpointReader, key: str, array: Numbers, values: int) -> None:
-    from openckpt.cli.statistics import compute_histogram, compute_statistics, is_numeric, widen
-
+def _print_tensor(
+    screen: Screen, ckpt: CheckpointReader, key: str, array: Numbers, described: _Described, values: int
+) -> None:
     spec = ckpt.specs[key]
     stored = "" if spec.nbytes is None else f"  {count_text(spec.nbytes, 'byte')}"
     screen.line(
         f"{screen.style(printable(key), 'bold')}  {spec.dtype} {shape_text(spec.shape)}{screen.style(stored, 'dim')}"
     )
-    plain = widen(array)
-    if not is_numeric(plain):
+    plain, statistics, histogram = described
+    if statistics is None:
         screen.lines(_string_lines(screen, key, spec.dtype, array, values))
     else:
-        statistics = compute_statistics(plain)
         if plain.ndim or not values:
             screen.paragraph("", _statistics_text(statistics, absolute=plain.dtype.kind == "c"), indent=2)
         # Fewer values than this are all printed below, and a picture of them says less.
-        histogram = compute_histogram(plain, statistics) if statistics.count >= _WORTH_A_PICTURE else None
-        if histogram is not None:
+        if histogram is not None and statistics.count >= _WORTH_A_PICTURE:
             screen.lines(_histogram_lines(screen, histogram, whole=plain.dtype.kind in "biu"))
         if values:
             screen.lines(_value_lines(screen, plain))
@@ -202,9 +223,9 @@ def _readable(element: bytes) -> str:
 # -------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _document(ckpt: CheckpointReader, key: str, array: Numbers, values: int) -> dict[str, object]:
-    from openckpt.cli.statistics import compute_histogram, compute_statistics, is_numeric, widen
-
+def _document(
+    ckpt: CheckpointReader, key: str, array: Numbers, described: _Described, values: int
+) -> dict[str, object]:
     spec = ckpt.specs[key]
     document: dict[str, object] = {
         "key": key,
@@ -213,18 +234,16 @@ def _document(ckpt: CheckpointReader, key: str, array: Numbers, values: int) -> 
         "bytes": spec.nbytes,
         "statistics": None,
         "histogram": None,
-        "values": [_json_value(value) for value in widen(array).reshape(-1)[:values].tolist()],
+        "values": [_json_value(value) for value in described.plain.reshape(-1)[:values].tolist()],
     }
-    plain = widen(array)
-    if is_numeric(plain):
-        s = compute_statistics(plain)
-        histogram = compute_histogram(plain, s)
+    s, histogram = described.statistics, described.histogram
+    if s is not None:
         document["statistics"] = {
             "count": s.count, "nan": s.nan, "inf": s.inf, "zeros": s.zeros,
             "min": s.minimum, "max": s.maximum, "mean": _json_value(s.mean), "std": _json_value(s.std),
         }  # fmt: skip
-        if histogram is not None:
-            document["histogram"] = {"edges": list(histogram.edges), "counts": list(histogram.counts)}
+    if histogram is not None:
+        document["histogram"] = {"edges": list(histogram.edges), "counts": list(histogram.counts)}
     return document
 
 

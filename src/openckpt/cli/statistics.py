@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+    from openckpt.findings import Progress
+
     Numbers = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
     Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
@@ -74,19 +76,21 @@ def is_numeric(array: Numbers) -> bool:
     return array.dtype.kind in "biufc"
 
 
-def _pieces(array: Numbers) -> Iterator[Floats]:
+def _pieces(array: Numbers, progress: Progress | None, what: str) -> Iterator[Floats]:
     """Yield the values as float64, a piece at a time; complex ones as absolute values."""
     import numpy as np
 
     flat = array.reshape(-1)
     for start in range(0, flat.size, _PIECE):
+        if progress is not None:
+            progress(what, start, flat.size)
         piece = flat[start : start + _PIECE]
         if piece.dtype.kind == "c":
             piece = np.where(np.isnan(piece), np.nan, np.abs(piece))
         yield piece.astype(np.float64)
 
 
-def compute_statistics(array: Numbers) -> Statistics:
+def compute_statistics(array: Numbers, progress: Progress | None = None) -> Statistics:
     """Return the facts about a numeric array of any shape (see `Statistics`)."""
     import numpy as np
 
@@ -94,7 +98,7 @@ def compute_statistics(array: Numbers) -> Statistics:
     total = 0.0
     low, high = np.inf, -np.inf
     with np.errstate(all="ignore"):
-        for piece in _pieces(array):
+        for piece in _pieces(array, progress, "range and mean"):
             nan += int(np.isnan(piece).sum())
             inf += int(np.isinf(piece).sum())
             zeros += int((piece == 0).sum())
@@ -106,7 +110,9 @@ def compute_statistics(array: Numbers) -> Statistics:
         if not finite:
             return Statistics(array.size, nan, inf, zeros, None, None, None, None)
         mean = total / finite
-        squares = sum(float(((piece[np.isfinite(piece)] - mean) ** 2).sum()) for piece in _pieces(array))
+        squares = sum(
+            float(((piece[np.isfinite(piece)] - mean) ** 2).sum()) for piece in _pieces(array, progress, "deviation")
+        )
     minimum: float | int = low
     maximum: float | int = high
     if array.dtype.kind in "biu":
@@ -114,7 +120,9 @@ def compute_statistics(array: Numbers) -> Statistics:
     return Statistics(array.size, nan, inf, zeros, minimum, maximum, mean, float(np.sqrt(squares / finite)))
 
 
-def compute_histogram(array: Numbers, statistics: Statistics, bins: int = BINS) -> Histogram | None:
+def compute_histogram(
+    array: Numbers, statistics: Statistics, *, bins: int = BINS, progress: Progress | None = None
+) -> Histogram | None:
     """Count the finite values in equal bins, one per value for a short range of integers; None where there is no range."""
     import numpy as np
 
@@ -130,7 +138,7 @@ def compute_histogram(array: Numbers, statistics: Statistics, bins: int = BINS) 
         edges = np.linspace(float(low) / 2, float(high) / 2, bins + 1) * 2
         edges[0], edges[-1] = float(low), float(high)
     counts = np.zeros(len(edges) - 1, dtype=np.int64)
-    for piece in _pieces(array):
+    for piece in _pieces(array, progress, "histogram"):
         good = piece[np.isfinite(piece)]
         places = np.clip(np.searchsorted(edges, good, side="right") - 1, 0, len(counts) - 1)
         counts += np.bincount(places, minlength=len(counts))
