@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from openckpt.doctor.archive_checks import about_archive
 from openckpt.doctor.checkpoint_checks import examine
 from openckpt.doctor.leftovers import check_leftovers, check_same_names, check_stale_shards
 from openckpt.doctor.place import Place, find_place
@@ -20,11 +19,6 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.grouping import Group, Listing, group_directory
 from openckpt.storage import LOCAL, Store
 
-if TYPE_CHECKING:
-    from openckpt.doctor.directory_checks import DirectoryResult
-
-_MOST_DIRECTORIES = 100_000
-_LOOKED_BELOW = 100
 _SPECIAL = "[]\\"
 
 
@@ -74,15 +68,6 @@ def _report(
     return Report(path, valid, found, reports)
 
 
-def _about_archive(store: Store, *, of_one: bool = False) -> Iterator[Finding]:
-    """Yield what is wrong with or odd about the archive around; to one checkpoint that is whole it is a warning only."""
-    from openckpt.storage.archive import ArchiveStore
-
-    if isinstance(store, ArchiveStore):
-        for finding in store.validate():
-            yield replace(finding, severity="warning") if of_one and finding.severity == "error" else finding
-
-
 class _Doctor:
     """The work of one `diagnose` call."""
 
@@ -97,7 +82,8 @@ class _Doctor:
         if place.kind == "checkpoint":
             return self._checkpoint(place)
         if place.kind == "archive":
-            return self._tree(place.store, place.directory, list(_about_archive(place.store)))
+            listing = group_directory(place.store, place.directory, limits=self.limits)
+            return self._tree(self._scene(place.store, listing), list(about_archive(place.store)))
         return self._directory(place)
 
     def _unfinished(self) -> Iterator[Finding]:
@@ -118,7 +104,7 @@ class _Doctor:
         group = place.groups[0]
         findings = [
             *self._about_the_path(scene, group, place),
-            *_about_archive(place.store, of_one=True),
+            *about_archive(place.store, of_one=True),
             *_beside(scene, group),
         ]
         report = examine(scene, group)
@@ -133,108 +119,25 @@ class _Doctor:
                 "run.member-given", scene.show(group), f"{place.member!r} is a file of the checkpoint {group.name!r}"
             )
 
-    # --------------------------------------------------------------------------------------------------- a directory
+    # --------------------------------------------------------------------------------------------- a directory, a tree
 
     def _directory(self, place: Place) -> Report:
-        listing = group_directory(place.store, place.directory, limits=self.limits)
-        findings = [*_special_characters(self.name), *_about_archive(place.store)]
-        export = _export_directory(place.store, place.directory, listing)
-        if export is not None:
-            return self._saved_model(place, listing, export, findings)
-        if not _worth_examining(listing):
-            return self._tree(place.store, place.directory, findings)
-        from openckpt.doctor.directory_checks import examine_directory
+        from openckpt.doctor.tree import examine_one, find_unentered
 
-        result = examine_directory(self._scene(place.store, listing))
-        findings += result.findings
-        findings += self._not_entered(place.store, listing)
+        scene = self._scene(place.store, group_directory(place.store, place.directory, limits=self.limits))
+        findings = [*_special_characters(self.name), *about_archive(place.store)]
+        result = examine_one(scene)
+        if result is None or (result.is_empty and not has_error(result.findings)):
+            return self._tree(scene, findings)
+        findings += [*result.findings, *find_unentered(scene)]
         return _report(self.name, findings, result.checkpoints, valid=result.valid and not has_error(findings))
 
-    def _saved_model(self, place: Place, listing: Listing, export: str, findings: list[Finding]) -> Report:
-        result = self._export(place.store, place.directory, listing, export)
-        return _report(self.name, [*findings, *result.findings], result.checkpoints, valid=result.valid)
+    def _tree(self, scene: Scene, findings: list[Finding]) -> Report:
+        from openckpt.doctor.tree import examine_tree
 
-    def _export(self, store: Store, directory: str, listing: Listing, variables: str) -> DirectoryResult:
-        from openckpt.doctor.directory_checks import DirectoryResult, examine_directory
-        from openckpt.doctor.graph_checks import check_saved_model
-
-        scene = self._scene(store, listing)
-        findings = check_saved_model(scene)
-        try:
-            inner = examine_directory(
-                replace(scene, listing=group_directory(store, variables, limits=self.limits), is_export=True)
-            )
-        except OSError:
-            return DirectoryResult(tuple(findings), (), not has_error(findings))
-        found = (*findings, *inner.findings)
-        return DirectoryResult(found, inner.checkpoints, inner.valid and not has_error(found))
-
-    def _not_entered(self, store: Store, listing: Listing) -> list[Finding]:
-        """Say that checkpoints further down were not looked at, where there are any in the next level."""
-        for stat in sorted(listing.directories, key=lambda stat: stat.name)[:_LOOKED_BELOW]:
-            if stat.link:
-                continue
-            try:
-                below = any(entry.name.endswith(".index") for entry in store.scan(stat.path))
-            except OSError:
-                continue
-            if below:
-                shown = store.display(stat.path)
-                return [
-                    make_finding(
-                        "run.not-entered", shown, f"there are checkpoints in {stat.name!r}, which were not looked at"
-                    )
-                ]
-        return []
-
-    # -------------------------------------------------------------------------------------------- a tree, an archive
-
-    def _tree(self, store: Store, root: str, findings: list[Finding]) -> Report:
-        """Examine every directory below that has checkpoints, each on its own."""
-        from openckpt.doctor.directory_checks import MOST_CHECKPOINTS, examine_directory
-        from openckpt.opening.choosing import walk_directories
-
-        results: list[DirectoryResult] = []
-        left = MOST_CHECKPOINTS
-        done: set[str] = set()
-        for directory, _ in walk_directories(store, root, deepest=self.limits.directory_depth, most=_MOST_DIRECTORIES):
-            if directory in done or left <= 0:
-                continue
-            listing = group_directory(store, directory, limits=self.limits)
-            export = _export_directory(store, directory, listing)
-            if export is not None:
-                done.add(export)
-                results.append(self._export(store, directory, listing, export))
-            elif _worth_examining(listing):
-                results.append(examine_directory(self._scene(store, listing), most=left))
-            left = MOST_CHECKPOINTS - sum(len(result.checkpoints) for result in results)
-        shown = store.display(root) or "."
-        checkpoints = [report for result in results for report in result.checkpoints]
-        hidden = "run.latest" if len(results) > 1 else ""  # a tree of runs has no latest
-        findings += [finding for result in results for finding in result.findings if finding.code != hidden]
-        if not results:
-            findings.append(make_finding("run.none", shown, "no checkpoint here or below"))
-        elif len(results) > 1:
-            findings.append(
-                make_finding("run.below", shown, f"{len(checkpoints)} checkpoints in {len(results)} directories")
-            )
-        if left <= 0:
-            findings.append(make_finding("run.too-many", shown, f"only {MOST_CHECKPOINTS} checkpoints were looked at"))
-        valid = not has_error(findings) and all(result.valid for result in results)
-        return _report(self.name, findings, checkpoints, valid=valid)
-
-
-def _worth_examining(listing: Listing) -> bool:
-    """Return whether something in this very directory is a checkpoint, was one, or says where one is."""
-    return bool(listing.groups or listing.manifests or listing.orphan_metas or listing.archives or listing.leftovers)
-
-
-def _export_directory(store: Store, directory: str, listing: Listing) -> str | None:
-    """Return the ``variables`` directory of a SavedModel, or None where this is none."""
-    names = {stat.name for stat in listing.others}
-    if not listing.saved_model and not names & {"fingerprint.pb", "keras_metadata.pb"}:
-        return None
-    return store.join(directory, "variables")
+        result = examine_tree(scene)
+        findings += result.findings
+        return _report(self.name, findings, result.checkpoints, valid=result.valid and not has_error(findings))
 
 
 def _special_characters(name: str) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from openckpt.doctor.archive_checks import sort_archives
 from openckpt.doctor.checkpoint_checks import examine, target_of
 from openckpt.doctor.leftovers import (
     check_leftovers,
@@ -15,10 +16,10 @@ from openckpt.doctor.leftovers import (
 )
 from openckpt.doctor.manifest_checks import ManifestVerdict, check_manifest
 from openckpt.doctor.mixing import compare_steps
-from openckpt.doctor.report import CheckpointReport, checkpoint_report, has_error
-from openckpt.doctor.scene import Scene, shown, stem_of
+from openckpt.doctor.report import CheckpointReport, has_error
+from openckpt.doctor.scene import Scene, stem_of
 from openckpt.errors import CheckpointError
-from openckpt.findings import Finding, finding_of, make_finding
+from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import MANIFEST_NAME
 from openckpt.formats.spec import TensorSpec
 from openckpt.opening.choosing import latest_key
@@ -34,11 +35,18 @@ _RETRIES = 20  # a manifest that changes this often while it is read is not the 
 
 @dataclass(frozen=True, slots=True)
 class DirectoryResult:
-    """What was found in one directory, and whether its newest checkpoint can be restored."""
+    """What was found in one directory, whether its newest checkpoint can be restored, and archives not looked into."""
 
     findings: tuple[Finding, ...]
     checkpoints: tuple[CheckpointReport, ...]
     valid: bool
+    archives: tuple[FileStat, ...] = ()
+    is_export: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing here is a checkpoint, or a model that was exported without variables."""
+        return not self.checkpoints and not self.is_export
 
 
 def examine_directory(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> DirectoryResult:
@@ -70,15 +78,14 @@ def examine_directory(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> Director
         findings.append(
             make_finding("run.too-many", scene.directory, f"{most} of {len(groups)} checkpoints were looked at")
         )
-    archives, archive_reports = _check_archives(scene)
-    findings += archives
-    reports += archive_reports
+    archives, stubs = sort_archives(scene)
+    reports += stubs
     findings += _verdict(scene, groups[:most], reports, verdicts, newest, findings)
     findings += _compare(scene, [group for group in groups[:most] if group.prefix in verdicts], newest)
     if not scene.quick:
         findings += check_same_bytes(scene)
     valid = not has_error(findings) and (newest is None or verdicts.get(newest.prefix, True))
-    return DirectoryResult(tuple(findings), tuple(reports), valid)
+    return DirectoryResult(tuple(findings), tuple(reports), valid, tuple(archives))
 
 
 def _settled(scene: Scene) -> tuple[Scene, ManifestVerdict]:
@@ -169,47 +176,3 @@ def _specs(scene: Scene, group: Group) -> dict[str, TensorSpec] | None:
             reader.close()
     except (CheckpointError, OSError):
         return None
-
-
-# ------------------------------------------------------------------------------------------------------------- archives
-
-
-def _check_archives(scene: Scene) -> tuple[list[Finding], list[CheckpointReport]]:
-    """Tell the archives from the error pages and stubs under such names; whole ones are looked into when they are named."""
-    good: list[FileStat] = []
-    reports = []
-    for stat in sorted(scene.listing.archives, key=lambda stat: stat.name):
-        error = check_archive(scene, stat)
-        if error is None:
-            good.append(stat)
-        else:
-            reports.append(checkpoint_report(scene.store.display(stat.path), None, None, [error]))
-    if not good:
-        return [], reports
-    first = scene.store.display(good[0].path)
-    message = f"{shown([stat.name for stat in good])}: archives are looked into when they are named"
-    return [make_finding("run.archives", first, message)], reports
-
-
-def check_archive(scene: Scene, stat: FileStat) -> Finding | None:
-    """Return why a file with the name of an archive is none, or None."""
-    from openckpt.doctor.content import not_an_archive
-    from openckpt.storage.archive import archive_kind
-
-    place = scene.store.display(stat.path)
-    try:
-        source = scene.store.open(stat.path)
-    except OSError as error:
-        return make_finding("storage.unreadable", place, str(error))
-    except CheckpointError as error:
-        return finding_of(error)
-    try:
-        if archive_kind(source) is not None:
-            return None
-        return finding_of(not_an_archive(source))
-    except CheckpointError as error:
-        return finding_of(error)
-    except OSError as error:
-        return make_finding("storage.unreadable", place, str(error))
-    finally:
-        source.close()

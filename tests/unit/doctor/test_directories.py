@@ -235,9 +235,38 @@ def test_archives_beside_are_told_from_error_pages(run: Run) -> None:
     report = run.diagnose()
     assert not report.valid
     assert only(report, "detect.xml-error-page")
+    run.save(7)
     with zipfile.ZipFile(run / "whole.zip", "w") as packed:
         packed.writestr("a", b"b")
     assert only(run.diagnose(), "run.archives").severity == "note"
+
+
+def test_folder_of_downloads_is_looked_into(run: Run) -> None:
+    """With nothing but archives in it, a directory stands for what they hold."""
+    for name, step in (("a.zip", 6), ("b.zip", 7)):
+        with zipfile.ZipFile(run / name, "w") as packed:
+            for file, data in encode_bundle(weights(step), f"ckpt-{step}").items():
+                packed.writestr(f"inside/{file}", data if step == 7 or file.endswith(".index") else data[:50])
+    report = run.diagnose()
+    assert not report.valid
+    assert [(checkpoint.prefix, checkpoint.valid) for checkpoint in report.checkpoints] == [
+        (f"{run / 'a.zip'}!inside/ckpt-6", False),
+        (f"{run / 'b.zip'}!inside/ckpt-7", True),
+    ]
+
+
+def test_leftovers_alone_are_no_checkpoint(run: Run) -> None:
+    """A directory with nothing but what an interrupted first save left is not valid; one with runs below is a tree."""
+    run.write({"ckpt-1_temp/part-00000-of-00001.data-00000-of-00001": b"abc"})
+    report = run.diagnose()
+    assert not report.valid
+    assert {"run.none", "run.leftover-parts"} <= codes(report)
+    inner = Run(run / "inner")
+    inner.directory.mkdir()
+    inner.whole(7)
+    report = run.diagnose()
+    assert report.valid
+    assert [checkpoint.step for checkpoint in report.checkpoints] == [7]
 
 
 def test_progress_is_told(run: Run) -> None:
