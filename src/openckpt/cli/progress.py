@@ -50,8 +50,9 @@ class Bar:
         if what not in self._tasks:
             for task in self._bar.task_ids:
                 self._bar.remove_task(task)
-            self._tasks = {what: self._bar.add_task(escape(printable(what)), total=total)}
-        self._bar.update(TaskID(self._tasks[what]), completed=done, total=total)
+            self._tasks = {what: self._bar.add_task(escape(printable(what)), total=total, done="")}
+        shown = f"{done:,}" if not total else f"{100 * done / total:.0f}%"
+        self._bar.update(TaskID(self._tasks[what]), completed=done, total=total, done=shown)
         self._bar.refresh()
 
     def _make(self) -> RichProgress:
@@ -61,7 +62,7 @@ class Bar:
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[done]}"),
             TimeRemainingColumn(compact=True),
             console=Console(file=self._stream, stderr=True),
             auto_refresh=False,

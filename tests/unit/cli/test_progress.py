@@ -80,6 +80,17 @@ def test_names_in_it_are_escaped(terminal: FakeTerminal) -> None:
     bar.clear()
 
 
+def test_work_of_unknown_length_shows_how_much_is_done(terminal: FakeTerminal) -> None:
+    """A percentage of nothing would stand still."""
+    clock = Clock()
+    bar = Bar(terminal, clock)
+    clock.now += 2
+    bar("find", 12_345, None)
+    assert "12,345" in terminal.getvalue()
+    assert "%" not in terminal.getvalue()
+    bar.clear()
+
+
 def test_in_a_pipe_there_is_no_callback() -> None:
     """The library is not even asked to report."""
     with progress_bar() as (progress, clear):

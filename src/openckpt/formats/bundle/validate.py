@@ -38,6 +38,9 @@ _TF_REASSEMBLES = frozenset(
 _PADDING = 4096  # zeros between tensors up to this much are alignment
 
 
+_MANY_ENTRIES = 10_000  # from here on the walk may last a second, and reports after every block
+
+
 class _Piece(NamedTuple):
     """One stretch of a shard that an entry claims."""
 
@@ -73,7 +76,7 @@ def validate_bundle(
     """Yield the findings of one open checkpoint; see `BundleReader.validate`."""
     survey = _Survey()
     yield from reader.table.validate()
-    yield from _walk(reader, index, limits, survey)
+    yield from _walk(reader, index, limits, survey, progress)
     yield from _check_slices(reader, index, survey)
     yield from _check_header(reader.header, reader, index)
     bad: set[str] = set()
@@ -90,12 +93,16 @@ def _display(key: bytes) -> str:
     return key.decode("utf-8", "surrogateescape")
 
 
-def _walk(reader: BundleReader, index: ByteSource, limits: Limits, survey: _Survey) -> Iterator[Finding]:
+def _walk(
+    reader: BundleReader, index: ByteSource, limits: Limits, survey: _Survey, progress: Progress | None
+) -> Iterator[Finding]:
     """Parse every entry that can be reached; a broken block or entry is a finding and the walk goes on."""
     for block in reader.table.salvage_blocks():
         if isinstance(block, Finding):
             yield block
             continue
+        if progress is not None and len(survey.entries) >= _MANY_ENTRIES:
+            progress(f"entries of {index.path}", len(survey.entries), None)
         for raw, value in zip(*block, strict=True):
             if not raw:
                 continue
