@@ -109,9 +109,4 @@ CODES: dict[str, Code] = {
         "The header says that the numbers are stored in the other byte order than they are; TensorFlow would load garbage without a word.",
         _COPY,
     ),
-    "bundle.unlisted-order": Code(
-        "warning",
-        "The fields of an index entry are not written as TensorFlow writes them: another program made or changed this index.",
-        None,
-    ),
 }
