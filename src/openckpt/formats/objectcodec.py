@@ -78,6 +78,8 @@ def _parse_node(data: bytes, pos: int, stop: int, names: dict[bytes, str]) -> No
         pos += 2
         if tag & 7 != 2 or tag > 0x7F:
             tag, pos = parse_varint(data, pos - 2)
+            if tag >> 32:
+                raise ValueError(f"field number {tag >> 3} is not legal")
             if tag & 7 != 2:
                 pos = _skip_field(data, tag, pos)
                 continue

@@ -60,6 +60,7 @@ REFUSED = [
     ("0a 07 0a 05 08 00 12 01 ff", "graph.does-not-parse"),
     ("0a 03 12 01 0a", "graph.does-not-parse"),
     ("0a 02 02 00", "graph.does-not-parse"),
+    ("0a 07 c2 80 c2 80 1a 01 30", "graph.does-not-parse"),
     ("0b 0c", "graph.does-not-parse"),
     ("0a 00 15 00 00", "graph.does-not-parse"),
     ("0a 00 19 00", "graph.does-not-parse"),
