@@ -5,7 +5,6 @@ from __future__ import annotations
 LIBRARIES = {
     "numpy": "values of tensors",
     "ml_dtypes": "bfloat16, float8, int4",
-    "protobuf": "object graph, meta graph, SavedModel",
     "fastcrc": "checksums",
     "cramjam": "Snappy blocks of an index",
     "h5py": ".h5, .hdf5, .keras, .weights.h5",
