@@ -123,7 +123,7 @@ class Worker:
             env=ENVIRONMENT,
         )
 
-    def call(self, job: str, **arguments: Any) -> Any:
+    def call(self, job: str, /, **arguments: Any) -> Any:
         """Run one job and return what it returned."""
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.write(json.dumps([job, arguments]) + "\n")

@@ -55,11 +55,11 @@ def _sample(names_file: str, count: int) -> list[str]:
 def list_full_ours(prefix: str, digest: bool = False) -> Timed:
     """Every key with dtype and shape, as Python values."""
 
-    def job() -> list[tuple[str, Any]]:
+    def job() -> dict[str, Any]:
         with openckpt.open(prefix) as ckpt:
-            return list(ckpt.specs.items())
+            return dict(ckpt.specs.items())
 
-    return _timed(job, lambda rows: _rows_digest((key, list(spec.shape)) for key, spec in rows), digest)
+    return _timed(job, lambda specs: _rows_digest((key, list(spec.shape)) for key, spec in specs.items()), digest)
 
 
 def list_full_tf(prefix: str, digest: bool = False) -> Timed:
@@ -72,11 +72,13 @@ def list_full_tf(prefix: str, digest: bool = False) -> Timed:
 def list_maps_ours(prefix: str, digest: bool = False) -> Timed:
     """Every key with dtype and shape; compared by all three."""
 
-    def job() -> list[tuple[str, Any]]:
+    def job() -> dict[str, Any]:
         with openckpt.open(prefix) as ckpt:
-            return list(ckpt.specs.items())
+            return dict(ckpt.specs.items())
 
-    return _timed(job, lambda rows: _rows_digest((key, spec.dtype, list(spec.shape)) for key, spec in rows), digest)
+    return _timed(
+        job, lambda specs: _rows_digest((key, spec.dtype, list(spec.shape)) for key, spec in specs.items()), digest
+    )
 
 
 def list_maps_tf(prefix: str, digest: bool = False) -> Timed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import ItemsView, Iterable, Iterator, Mapping
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, Where
@@ -280,6 +280,10 @@ class Specs(Mapping[str, TensorSpec]):
         """Return the pairs; one walk over the index, not a look-up for each key."""
         return _SpecItems(self)
 
+    def values(self) -> ValuesView[TensorSpec]:
+        """Return the specs; one walk over the index, not a look-up for each key."""
+        return _SpecValues(self)
+
     def __repr__(self) -> str:
         return f"<Specs of {self._reader.path!r}>"
 
@@ -289,3 +293,10 @@ class _SpecItems(ItemsView[str, TensorSpec]):
 
     def __iter__(self) -> Iterator[tuple[str, TensorSpec]]:
         return self._mapping._reader.items()
+
+
+class _SpecValues(ValuesView[TensorSpec]):
+    _mapping: Specs
+
+    def __iter__(self) -> Iterator[TensorSpec]:
+        return (spec for _, spec in self._mapping._reader.items())

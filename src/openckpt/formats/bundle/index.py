@@ -117,7 +117,8 @@ class BundleIndex:
     def __contains__(self, key: object) -> bool:
         return self._value(key) is not None
 
-    def _get(self, key: str) -> bytes:
+    def value(self, key: str) -> bytes:
+        """Return the stored entry of a key; raises `NotFoundError`."""
         value = self._value(key)
         if value is None:
             raise no_such_key(self._path, key, self.keys())
@@ -125,11 +126,11 @@ class BundleIndex:
 
     def entry(self, key: str) -> BundleEntry:
         """Return the index entry of a key; raises `NotFoundError`, CorruptionError ``bundle.bad-entry``."""
-        return parse_entry(self._get(key), Where(self.source.path, key), self._limits)
+        return parse_entry(self.value(key), Where(self.source.path, key), self._limits)
 
     def spec(self, key: str) -> TensorSpec:
         """Return dtype, shape and stored bytes of one key; reads one block of the index."""
-        value = self._get(key)
+        value = self.value(key)
         spec = self._specs.find(value)
         if spec is None:
             spec = parse_entry(value, Where(self.source.path, key), self._limits).spec()
