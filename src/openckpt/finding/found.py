@@ -15,8 +15,8 @@ class FoundCheckpoint:
             V2 prefix the name opens the file, and ``files[0]``, the index, opens the prefix.
         format: ``bundle-v2 table-v1 hdf5 keras-v3 safetensors npz``; of a damaged file, what its name promises.
         step: the number at the end of the name, or None.
-        complete: whether every file is there, the index is one and no data file is a stub; whether all bytes are there and
-            right is for `openckpt.diagnose` to check.
+        complete: whether every file is there, the index is one and no data file is shorter than it says (not measured
+            above 8 MiB of index); whether the bytes are right is for `openckpt.diagnose` to check.
         bytes: size of all its files.
         files: its files as paths, the index first; missing ones are not listed.
         listed: whether a manifest lists it; False of a checkpoint that retention forgot, or that never had a manifest.

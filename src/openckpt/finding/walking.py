@@ -25,7 +25,6 @@ from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import LOCAL, ByteSource, FileStat, Store
 
 _EVERY = 1000  # directories and checkpoints between two calls of progress
-_STUB_BYTES = 200  # git-lfs pointers have about 130
 _NOT_ENTERED = frozenset({".git"})  # its objects are somebody's files under other names
 
 
@@ -283,8 +282,8 @@ def _found(
 ) -> FoundCheckpoint:
     files = group.files
     damage = group.damage
-    if group.complete and group.format == "bundle-v2" and any(stat.size < _STUB_BYTES for stat in group.shards):
-        damage = find_cut_shard(store, group, limits=limits)  # a pointer, or an empty file, in the place of data
+    if group.complete and group.format == "bundle-v2":
+        damage = find_cut_shard(store, group, limits=limits)  # half a copy, or a pointer in the place of data
     run = store.split(directory)[0] if layout == "saved-model" else directory
     return FoundCheckpoint(
         prefix=store.display(group.prefix),

@@ -15,7 +15,7 @@ index. That the bytes inside are right is for the reader and the doctor to prove
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 
@@ -222,6 +222,7 @@ class _Grouping:
         stated: int | None = None
         damage: CheckpointError | OSError | None = None
         maker: str | None = None
+        ends: Mapping[int, int] | None = None
         if index is not None and self.read_contents:
             sniffed = sniff_index(self.store, index, self.limits)
             if sniffed.format == "table-v1":  # a V1 file whose own name ends in .index
@@ -233,7 +234,7 @@ class _Grouping:
                 self.others.append(index)  # some other program's index
                 return
             else:
-                stated, damage, maker = sniffed.num_shards, sniffed.damage, sniffed.maker
+                stated, damage, maker, ends = sniffed.num_shards, sniffed.damage, sniffed.maker, sniffed.ends
 
         count = stated
         if stated is None:  # no index, or none that can be read: what the names say
@@ -264,6 +265,7 @@ class _Grouping:
             complete=num_missing == 0 and damage is None,
             maker=maker,
             damage=damage,
+            ends=ends,
         )
         self.groups.append(group)
         strays = [
@@ -368,7 +370,7 @@ class _Grouping:
             return None
         sniffed = sniff_file(self.store, stat, self.limits)
         if sniffed.format is not None:
-            return _single_group(stat, sniffed.format, self._extras(stat.name))
+            return _single_group(stat, sniffed.format, self._extras(stat.name), sniffed.damage)
         if sniffed.manifest:
             self.manifests[stat.name] = stat
             return None
@@ -381,7 +383,7 @@ class _Grouping:
 def group_single_file(store: Store, stat: FileStat, *, limits: Limits = DEFAULT_LIMITS) -> Group | None:
     """Return the group of one file whatever its name, by content; None where it is no checkpoint of one file."""
     sniffed = sniff_file(store, stat, limits)
-    return None if sniffed.format is None else _single_group(stat, sniffed.format, ())
+    return None if sniffed.format is None else _single_group(stat, sniffed.format, (), sniffed.damage)
 
 
 def _single_group(

@@ -30,6 +30,7 @@ class Group:
         complete: whether every file is there and the index is one.
         maker: which library wrote it, where the keys in the index tell: ``tf-agents``.
         damage: why the index, or the only file, cannot be read.
+        ends: where the last tensor of each shard ends, where the index was small enough to say so in passing.
     """
 
     prefix: str
@@ -46,6 +47,7 @@ class Group:
     complete: bool = True
     maker: str | None = None
     damage: CheckpointError | OSError | None = field(default=None, compare=False)
+    ends: Mapping[int, int] | None = field(default=None, compare=False, repr=False)
 
     @property
     def files(self) -> tuple[FileStat, ...]:

@@ -5,13 +5,13 @@ Costs a walk over the index, about a microsecond a tensor, and reads no data fil
 
 from __future__ import annotations
 
-from openckpt.errors import CheckpointError, CorruptionError, Where
-from openckpt.formats.bundle.entry import parse_entry, parse_tail
+from openckpt.errors import CheckpointError, CorruptionError
 from openckpt.formats.names import parse_shard_name
-from openckpt.formats.sstable import Table
+from openckpt.formats.sstable.table import Table
 from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.opening.ends import data_ends
 from openckpt.opening.listing import Group
-from openckpt.storage import ByteSource, FileStat, Store
+from openckpt.storage import FileStat, Store
 
 _LARGEST_INDEX = 8 << 20  # some hundred thousand tensors; a larger one would make opening a directory slow
 
@@ -24,38 +24,22 @@ def find_cut_shard(store: Store, group: Group, *, limits: Limits = DEFAULT_LIMIT
     index = group.index
     if group.format != "bundle-v2" or index is None or group.damage is not None or index.size > _LARGEST_INDEX:
         return None
-    try:
-        source = store.open(index.path)
+    needed = group.ends
+    if needed is None:
         try:
-            needed = _ends(source, limits)
-        finally:
-            source.close()
-    except (OSError, CheckpointError):
-        return None
+            source = store.open(index.path)
+            try:
+                needed = data_ends(Table(source, limits=limits), limits)
+            finally:
+                source.close()
+        except (OSError, CheckpointError):
+            return None
     for stat in group.shards:
         parsed = parse_shard_name(stat.name)
-        end = 0 if parsed is None else needed.get(parsed[1], 0)
+        end = 0 if parsed is None else (needed or {}).get(parsed[1], 0)
         if stat.size < end:
             return _cut(store, stat, end)
     return None
-
-
-def _ends(source: ByteSource, limits: Limits) -> dict[int, int]:
-    """Return the end of the last tensor of each shard."""
-    ends: dict[int, int] = {}
-    for keys, values in Table(source, limits=limits).blocks():
-        for key, value in zip(keys, values, strict=True):
-            if not key:
-                continue  # the header
-            place = parse_tail(value, value[3] + 4) if len(value) > 3 else None
-            if place is not None:
-                shard, offset, size, _ = place
-            else:
-                entry = parse_entry(value, Where(source.path), limits)
-                shard, offset, size = entry.shard, entry.offset, entry.size
-            if offset + size > ends.get(shard, 0):
-                ends[shard] = offset + size
-    return ends
 
 
 def _cut(store: Store, stat: FileStat, end: int) -> CheckpointError:

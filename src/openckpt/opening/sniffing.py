@@ -7,6 +7,7 @@ content, by `openckpt.formats.detect`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
@@ -14,6 +15,7 @@ from openckpt.formats.bundle.header import header_of, parse_header, table_kind
 from openckpt.formats.detect import Detected, detect, refusal_of
 from openckpt.formats.sstable import Table
 from openckpt.limits import Limits
+from openckpt.opening.ends import data_ends
 from openckpt.storage import ByteSource, FileStat, Store
 from openckpt.storage.memory import MemorySource
 
@@ -45,6 +47,7 @@ class Sniffed:
         manifest: whether it reads like a manifest.
         archive: whether it is an archive to look into.
         maker: which library's keys an index holds, where they tell: ``tf-agents``.
+        ends: where the last tensor of each shard ends, by a small V2 index; None where it was not asked.
     """
 
     format: str | None = None
@@ -54,6 +57,7 @@ class Sniffed:
     manifest: bool = False
     archive: bool = False
     maker: str | None = None
+    ends: Mapping[int, int] | None = None
 
 
 def archive_suffix(name: str) -> bool:
@@ -147,7 +151,8 @@ def sniff_index(store: Store, stat: FileStat, limits: Limits) -> Sniffed:
 
 def _sniff_table(source: ByteSource, limits: Limits) -> Sniffed:
     maker = None
-    if source.size <= _SMALL_INDEX:
+    small = source.size <= _SMALL_INDEX
+    if small:
         data = source.read_at(0, source.size)
         source = MemorySource(source.path, data)
         maker = _maker(data)
@@ -157,7 +162,8 @@ def _sniff_table(source: ByteSource, limits: Limits) -> Sniffed:
     if kind == "v1":
         return Sniffed("table-v1")
     if kind == "v2" and first is not None:
-        return Sniffed("bundle-v2", parse_header(first[1], Where(source.path), limits).num_shards, maker=maker)
+        shards = parse_header(first[1], Where(source.path), limits).num_shards
+        return Sniffed("bundle-v2", shards, maker=maker, ends=data_ends(table, limits) if small else None)
     header_of(table, limits)  # raises what is wrong with it
     raise CorruptionError("bundle.no-header", source.path, "the index has no header entry")
 
@@ -202,7 +208,7 @@ def sniff_file(store: Store, stat: FileStat, limits: Limits) -> Sniffed:
 def _sniff_content(source: ByteSource, limits: Limits) -> Sniffed:
     found = detect(source)
     if found.kind in _FORMATS:
-        return Sniffed(_FORMATS[found.kind])
+        return Sniffed(_FORMATS[found.kind], damage=_cut_short(source) if found.kind == "hdf5" else None)
     if found.kind == "manifest":
         return Sniffed(manifest=True)
     if found.kind in _ARCHIVES:
@@ -219,6 +225,17 @@ def _sniff_content(source: ByteSource, limits: Limits) -> Sniffed:
     raise refusal_of(found, source.path) or UnsupportedError(
         "path.not-a-checkpoint", source.path, f"not a checkpoint: this is {found.detail}"
     )
+
+
+def _cut_short(source: ByteSource) -> CheckpointError | None:
+    """Return what the superblock of an HDF5 file says against it: that the file was longer once."""
+    from openckpt.formats.hdf5.superblock import read_superblock
+
+    try:
+        read_superblock(source)
+    except CheckpointError as error:
+        return error
+    return None
 
 
 def _unsafe(source: ByteSource, found: Detected, limits: Limits) -> UnsafeError:

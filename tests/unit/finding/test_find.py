@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -264,6 +265,25 @@ def test_damaged_files_are_rows_not_errors(tmp_path: Path) -> None:
     assert (items["stub"].damage_code, items["stub"].complete) == ("detect.empty", False)
     assert items["ok"].complete
     assert findings(tmp_path) == [("manifest.not-utf8", "checkpoint")]
+
+
+def test_half_a_copy_is_not_complete(tmp_path: Path) -> None:
+    """Data files that end before their last tensor, a damaged index and a cut HDF5 file are told without reading data."""
+    plant(tmp_path, "cut", "bad", "ok")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["w"] = np.arange(1000)
+    for name, size in {"cut.data-00000-of-00001": 15, "w.h5": 5000}.items():
+        os.truncate(tmp_path / name, size)
+    index = bytearray((tmp_path / "bad.index").read_bytes())
+    index[20] ^= 1
+    (tmp_path / "bad.index").write_bytes(index)
+    items = found(tmp_path)
+    assert {name: (item.complete, item.damage_code) for name, item in items.items()} == {
+        "ok": (True, None),
+        "cut": (False, "bundle.data-truncated"),
+        "bad": (False, "table.block-crc"),
+        "w.h5": (False, "hdf5.truncated"),
+    }
 
 
 def test_checkpoint_of_one_file_may_be_called_checkpoint(tmp_path: Path) -> None:
