@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openckpt.errors import CheckpointError, Where
-from openckpt.formats.bundle.entry import parse_entry, parse_tail
+from openckpt.formats.bundle.entry import parse_entry, parse_tail, prefix_end
 from openckpt.formats.sstable.table import Table
 from openckpt.limits import Limits
 
@@ -18,7 +18,8 @@ def data_ends(table: Table, limits: Limits) -> dict[int, int] | None:
     try:
         for keys, values in table.blocks():
             for value in values if keys[:1] != [b""] else values[1:]:  # the header is no entry
-                place = parse_tail(value, value[3] + 4) if len(value) > 3 else None
+                cut = prefix_end(value)
+                place = parse_tail(value, cut) if cut else None
                 if place is not None:
                     shard, offset, size, _ = place
                 else:

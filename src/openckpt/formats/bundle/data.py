@@ -12,7 +12,7 @@ import numpy as np
 
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, UnsupportedError, Where
 from openckpt.formats import extents
-from openckpt.formats.bundle.entry import BundleEntry, parse_entry, parse_tail
+from openckpt.formats.bundle.entry import BundleEntry, parse_entry, parse_tail, prefix_end
 from openckpt.formats.bundle.index import BundleIndex
 from openckpt.formats.bundle.payload import Order, crc_mismatch, parse_strings, parse_variants
 from openckpt.formats.bundle.shards import Shards
@@ -155,7 +155,7 @@ class BundleData:
         for key in wanted:
             value = values[key]
             # Most tensors share dtype and shape with others: what follows from these two is worked out once.
-            cut = value[3] + 4 if len(value) > 3 else 0
+            cut = prefix_end(value)
             head = heads.get(value[:cut])
             tail = parse_tail(value, cut) if head is not None else None
             if head is not None and tail is not None and tail[2] == head.nbytes:
@@ -168,7 +168,7 @@ class BundleData:
                     continue
                 head = self._head(entry, dtype, key)
                 _, _, shard, offset, size, crc, _ = entry
-                if parse_tail(value, cut) == (shard, offset, size, crc):
+                if cut and parse_tail(value, cut) == (shard, offset, size, crc):
                     heads[value[:cut]] = head
             source = sources.get(shard)
             if source is None:
@@ -228,7 +228,7 @@ class BundleData:
     def view(self, key: str) -> Array:
         """Return a read-only array over the shard's map, unchecked; raises UnsupportedError ``spec.no-view``."""
         value = self._index.value(key)
-        cut = value[3] + 4 if len(value) > 3 else 0
+        cut = prefix_end(value)
         head = self._heads.get(value[:cut])
         tail = parse_tail(value, cut) if head is not None else None
         if head is not None and tail is not None and tail[2] == head.nbytes:
@@ -244,7 +244,7 @@ class BundleData:
             viewable = dtype.is_numeric and not entry.slices
             if viewable:
                 request = self._request(key, entry, dtype, verify=False)
-                if parse_tail(value, cut) == entry[2:6]:
+                if cut and parse_tail(value, cut) == entry[2:6]:
                     self._heads[value[:cut]] = self._head(entry, dtype, key)
         if not viewable or dtype.name in SUB_BYTE or (self._big_endian and dtype.swap > 1):
             raise UnsupportedError(

@@ -104,6 +104,13 @@ def parse_entry(value: bytes, where: Where, limits: Limits) -> BundleEntry:
     return BundleEntry(enum, shape, shard, offset, size, unmask_crc(masked), tuple(slices))
 
 
+def prefix_end(value: bytes) -> int:
+    """Return where dtype and shape end in an entry that starts with them, as writers write it; 0 for any other."""
+    if len(value) > 3 and value[0] == 0x08 and value[1] < 0x80 and value[2] == 0x12 and value[3] < 0x80:
+        return value[3] + 4
+    return 0
+
+
 def parse_tail(value: bytes, pos: int) -> tuple[int, int, int, int] | None:
     """Return ``(shard, offset, size, unmasked crc)`` from the canonical end of an entry, or None where it is another one.
 
@@ -182,7 +189,7 @@ class SpecCache:
 
     def find(self, value: bytes) -> TensorSpec | None:
         """Return the spec of one entry value where its prefix is known."""
-        cut = value[3] + 4 if len(value) > 3 else 0
+        cut = prefix_end(value)
         return self._known.get(value[:cut]) if cut and _TAIL(value, cut) else None
 
     def learn(self, value: bytes) -> None:
@@ -190,10 +197,8 @@ class SpecCache:
         self._decode(value)
 
     def _decode(self, value: bytes) -> TensorSpec:
-        cut = value[3] + 4 if len(value) > 3 else 0
-        canonical = (
-            cut and value[0] == 0x08 and value[1] < 0x80 and value[2] == 0x12 and value[3] < 0x80 and _TAIL(value, cut)
-        )
+        cut = prefix_end(value)
+        canonical = cut and _TAIL(value, cut)
         if canonical:
             spec = self._known.get(value[:cut])
             if spec is not None:

@@ -7,6 +7,7 @@ from openckpt.formats.names import parse_shard_name, shard_name
 from openckpt.storage.reading import ByteSource, Store
 
 _EAGER = 64  # shards that are opened with the index, so that a sweep or an overwrite cannot mix two saves
+_MOST_EXPECTED = 10_000  # announced to an archive, which then loads them in one pass
 _MOST_OPEN = 512  # open files at a time; the usual limit of a process is 1,024
 
 
@@ -20,7 +21,7 @@ class Shards:
         """the count in the file names: the header's, unless only another complete set is there (formats 2.11)"""
         self._open: dict[int, ByteSource] = {}
         self._failed: dict[int, OSError] = {}
-        store.expect([self.path(shard) for shard in range(min(count, _EAGER))])
+        store.expect([self.path(shard) for shard in range(min(count, _MOST_EXPECTED))])
         for shard in range(min(count, _EAGER)):
             self._try(shard)
         if self._failed:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CheckpointError, CorruptionError, Where
 from openckpt.findings import Finding, Lost, Progress, finding_of, make_finding
-from openckpt.formats.bundle.entry import BundleEntry, parse_entry
+from openckpt.formats.bundle.entry import BundleEntry, parse_entry, parse_tail, prefix_end
 from openckpt.formats.bundle.header import Header
 from openckpt.formats.dtypes import dtype_of_enum
 from openckpt.formats.flat import checked_shape
@@ -97,6 +97,7 @@ def _walk(
     reader: BundleReader, index: ByteSource, limits: Limits, survey: _Survey, progress: Progress | None
 ) -> Iterator[Finding]:
     """Parse every entry that can be reached; a broken block or entry is a finding and the walk goes on."""
+    sound: dict[bytes, tuple[int, tuple[int, ...] | None, int]] = {}
     for block in reader.table.salvage_blocks():
         if isinstance(block, Finding):
             yield block
@@ -106,13 +107,27 @@ def _walk(
         for raw, value in zip(*block, strict=True):
             if not raw:
                 continue
+            cut = prefix_end(value)
+            head = sound.get(value[:cut])
+            tail = parse_tail(value, cut) if head is not None else None
+            if head is not None and tail is not None and tail[2] == head[2]:
+                survey.entries[raw] = BundleEntry(head[0], head[1], *tail)
+                continue
             key = _display(raw)
+            odd = False
             try:
                 entry = parse_entry(value, Where(index.path, key), limits)
                 survey.entries[raw] = entry
-                yield from _check_entry(entry, key, index)
+                for finding in _check_entry(entry, key, index):
+                    odd = True
+                    yield finding
             except CheckpointError as error:
                 yield finding_of(error)
+                continue
+            dtype = dtype_of_enum(entry.enum)
+            if cut and not odd and dtype is not None and dtype.is_numeric and parse_tail(value, cut) == entry[2:6]:
+                # What dtype and shape alone decide about an entry is decided for all that share them.
+                sound[value[:cut]] = entry.enum, entry.shape, entry.size
     pieces = _pieces(survey)
     for raw, entry in survey.entries.items():
         owner = _display(pieces.get(raw, raw))
