@@ -6,6 +6,7 @@ Imported when the first tensor is read; numpy comes with it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from openckpt.formats.bundle.entry import BundleEntry, parse_entry, parse_tail, 
 from openckpt.formats.bundle.index import BundleIndex
 from openckpt.formats.bundle.payload import Order, crc_mismatch, parse_strings, parse_variants
 from openckpt.formats.bundle.shards import Shards
+from openckpt.formats.bundle.tails import parse_tails
 from openckpt.formats.bundle.values import SUB_BYTE, finish, stored_dtype
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_enum, unknown_name
 from openckpt.formats.extents import Request
@@ -26,7 +28,6 @@ from openckpt.limits import Limits
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
-    from openckpt.storage.reading import ByteSource
 
 
 class _Head(NamedTuple):
@@ -37,6 +38,10 @@ class _Head(NamedTuple):
     dtype: DType
     stored: np.dtype[np.generic]
     nbytes: int
+
+
+_MANY = 256  # from so many tensors on, looking for groups costs less than it saves
+_GROUP = 16
 
 
 class BundleData:
@@ -146,37 +151,19 @@ class BundleData:
         """
         wanted = list(dict.fromkeys(keys))
         values = self._index.values(wanted)
-        heads = self._heads
         results: dict[str, Array | None] = dict.fromkeys(wanted)
         requests: list[Request] = []
         plain: list[DType] = []
         opaque: list[tuple[str, BundleEntry, DType]] = []
-        sources: dict[int, ByteSource] = {}
-        for key in wanted:
-            value = values[key]
-            # Most tensors share dtype and shape with others: what follows from these two is worked out once.
-            cut = prefix_end(value)
-            head = heads.get(value[:cut])
-            tail = parse_tail(value, cut) if head is not None else None
-            if head is not None and tail is not None and tail[2] == head.nbytes:
-                shard, offset, size, crc = tail
-            else:
-                entry = parse_entry(value, Where(self._index.source.path, key), self._limits)
-                dtype = self._dtype(entry, key)
-                if entry.slices or not dtype.is_numeric:
-                    opaque.append((key, entry, dtype))
-                    continue
-                head = self._head(entry, dtype, key)
-                _, _, shard, offset, size, crc, _ = entry
-                if cut and parse_tail(value, cut) == (shard, offset, size, crc):
-                    heads[value[:cut]] = head
-            source = sources.get(shard)
-            if source is None:
-                source = sources[shard] = self._shards.get(shard, key)
-            if offset + size > source.size:
-                extents.check_bounds(source, offset, size, key, "bundle.data-truncated")
-            requests.append(Request(key, source, offset, size, head.stored, head.shape, crc if verify else None))
-            plain.append(head.dtype)
+        rest = self._request_groups(values, requests, plain, verify=verify) if len(wanted) >= _MANY else wanted
+        for key in rest:
+            entry = parse_entry(values[key], Where(self._index.source.path, key), self._limits)
+            dtype = self._dtype(entry, key)
+            if entry.slices or not dtype.is_numeric:
+                opaque.append((key, entry, dtype))
+                continue
+            requests.append(self._request(key, entry, dtype, verify=verify))
+            plain.append(dtype)
         targets = self._targets(requests, plain, opaque, out)
         arrays = extents.read_arrays(
             requests, mismatch=self.mismatch, limits=self._limits, out=targets, threads=threads
@@ -194,6 +181,59 @@ class BundleData:
                 array = self._read_opaque(key, entry, dtype, verify=verify)
             results[key] = self._deliver(key, array, out)
         return results  # type: ignore[return-value]  # every key has its array by now
+
+    def _request_groups(
+        self, values: Mapping[str, bytes], requests: list[Request], plain: list[DType], *, verify: bool
+    ) -> list[str]:
+        """Add the requests of all tensors that share dtype and shape with many others; return the keys that are left.
+
+        Tensor by tensor this would take longer than reading the bytes of small ones.
+        """
+        groups: dict[tuple[bytes, int], list[str]] = {}
+        for key, value in values.items():
+            groups.setdefault((value[: prefix_end(value)], len(value)), []).append(key)
+        rest: list[str] = []
+        for (prefix, _), keys in groups.items():
+            head = self._heads.get(prefix)
+            if len(keys) >= _GROUP and prefix:
+                head = head or self._learn(values[keys[0]], keys[0])
+            if head is None or len(keys) < _GROUP:
+                rest += keys
+                continue
+            found = parse_tails([values[key] for key in keys], len(prefix), head.nbytes)
+            readable = found.canonical
+            for shard in np.unique(found.shard[readable]).tolist():
+                rows = np.flatnonzero(readable & (found.shard == shard))
+                source = self._shards.get(shard, keys[rows[0]])
+                inside = found.offset[rows] <= source.size - head.nbytes
+                readable[rows[~inside]] = False
+                rows = rows[inside]
+                fields = zip(
+                    [keys[row] for row in rows.tolist()],
+                    repeat(source),
+                    found.offset[rows].tolist(),
+                    repeat(head.nbytes),
+                    repeat(head.stored),
+                    repeat(head.shape),
+                    found.crc[rows].tolist() if verify else repeat(None),
+                )
+                requests += map(Request._make, fields)
+                plain += repeat(head.dtype, len(rows))
+            rest += [keys[row] for row in np.flatnonzero(~readable).tolist()]
+        return rest
+
+    def _learn(self, value: bytes, key: str) -> _Head | None:
+        """Remember what dtype and shape of an entry settle, where its end is canonical; None for other entries."""
+        cut = prefix_end(value)
+        try:
+            entry = parse_entry(value, Where(self._index.source.path, key), self._limits)
+            dtype = self._dtype(entry, key)
+            if not dtype.is_numeric or parse_tail(value, cut) != entry[2:6]:
+                return None
+            head = self._heads[value[:cut]] = self._head(entry, dtype, key)
+        except CheckpointError:
+            return None  # reading that key says what is wrong
+        return head
 
     def _head(self, entry: BundleEntry, dtype: DType, key: str) -> _Head:
         shape = entry.shape or ()
