@@ -34,6 +34,7 @@ CASES = [
     _manifest("number-of-a-million-digits", "manifest.bad-syntax", GOOD + b"x: " + b"9" * 1_000_000 + b"z"),
     _manifest("signs-only", "manifest.bad-syntax", GOOD + b"last_preserved_timestamp: " + b"-+" * 200_000),
     _manifest("path-of-a-megabyte", "run.newest-missing", b'model_checkpoint_path: "' + b"a/" * 500_000 + b'"', how="doctor"),
+    _manifest("shard-count-of-5000-digits", "run.newest-missing", b'model_checkpoint_path: "a-00000-of-' + b"9" * 5000 + b'"', how="doctor"),
     _manifest("path-with-zero-bytes", "run.newest-missing", b'model_checkpoint_path: "a\\0b"', how="doctor"),
     _manifest(
         "ten-thousand-unknown-messages", "manifest.unknown-field", GOOD + b"x { " * 10_000 + b"}" * 10_000, how="doctor"

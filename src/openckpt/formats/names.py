@@ -14,12 +14,14 @@ INDEX_SUFFIX = ".index"
 META_SUFFIX = ".meta"
 MANIFEST_NAME = "checkpoint"
 
-_SHARD = re.compile(r"(.*)\.data-(\d{5,})-of-(\d{5,})", re.DOTALL)
-_V1_SHARD = re.compile(r"(.*)-(\d{5,}|\?{5})-of-(\d{5,})", re.DOTALL)
+# %05d of an int32. Names come out of archives and manifests too: a number of thousands of digits must not reach int().
+_NUMBER = r"([0-9]{5}|[1-9][0-9]{5,9})"
+_SHARD = re.compile(rf"(.*)\.data-{_NUMBER}-of-{_NUMBER}", re.DOTALL)
+_V1_SHARD = re.compile(rf"(.*)-({_NUMBER}|\?{{5}})-of-{_NUMBER}", re.DOTALL)
 _STEP = re.compile(r"-(-?\d+)\Z", re.ASCII)
 _TEMPSTATE = re.compile(r"(.*)\.tempstate\d+", re.DOTALL)
 _MANIFEST_TEMP = re.compile(r"(.+)\.tmp[0-9a-f]{32}", re.DOTALL)
-_PART = re.compile(r"part-(\d{5,})-of-(\d{5,})")
+_PART = re.compile(rf"part-{_NUMBER}-of-{_NUMBER}")
 
 
 def shard_name(prefix: str, shard: int, count: int) -> str:
@@ -43,7 +45,7 @@ def parse_v1_shard_name(name: str) -> tuple[str, int | None, int] | None:
     match = _V1_SHARD.fullmatch(name)
     if match is None or name.endswith(INDEX_SUFFIX):
         return None
-    return match[1], None if "?" in match[2] else int(match[2]), int(match[3])
+    return match[1], None if match[3] is None else int(match[3]), int(match[4])
 
 
 def parse_index_name(name: str) -> str | None:

@@ -1,0 +1,38 @@
+"""File names of checkpoints are parsed as they are made: nothing else is a shard, and no name is too long to look at."""
+
+from __future__ import annotations
+
+import pytest
+
+from openckpt.formats.names import (
+    parse_part_name,
+    parse_shard_name,
+    parse_v1_shard_name,
+    shard_name,
+    v1_shard_name,
+)
+
+DIGITS = "9" * 5_000  # Python refuses to convert so many
+
+
+@pytest.mark.parametrize("shard, count", [(0, 1), (99_998, 99_999), (99_999, 100_000), (1_234_567, 2_000_000)])
+def test_shard_names_read_back(shard: int, count: int) -> None:
+    """Ids of more than five digits simply have more of them (formats 2.1)."""
+    assert parse_shard_name(shard_name("a/b", shard, count)) == ("a/b", shard, count)
+    assert parse_v1_shard_name(v1_shard_name("a/b", shard, count)) == ("a/b", shard, count)
+
+
+@pytest.mark.parametrize("name", [f"a.data-{DIGITS}-of-00001", f"a.data-00000-of-{DIGITS}"])
+def test_a_shard_number_of_thousands_of_digits_is_no_shard(name: str) -> None:
+    """Members of archives and entries of manifests may be called anything."""
+    assert parse_shard_name(name) is None
+    assert parse_v1_shard_name(name.replace(".data", "")) is None
+    assert parse_part_name(name.replace("a.data", "part")) is None
+
+
+@pytest.mark.parametrize("digits", ["000000", "000001", "0000000000", "٠٠٠٠٠", "-0000", "0000"])
+def test_a_number_that_no_writer_spells_so_is_no_shard(digits: str) -> None:
+    """Six digits that begin with zero, or digits of another script, would be read as a file of another name."""
+    assert parse_shard_name(f"a.data-{digits}-of-00002") is None
+    assert parse_v1_shard_name(f"a-{digits}-of-00002") is None
+    assert parse_part_name(f"part-{digits}-of-00002") is None
