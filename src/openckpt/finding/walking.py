@@ -105,7 +105,7 @@ class _Walk:
         """Walk the directories of one store; ``archive`` is the kind of archive it is, None for the file system."""
         listed: dict[str, set[str]] = {}
         stat = store.stat(root)
-        if stat is not None:
+        if stat is not None and archive is None:
             self._is_new(stat)  # so that a mount of the root below itself is known
         todo = [_Directory(root, _last_name(store, root), None, 0)]
         while todo:
@@ -127,7 +127,8 @@ class _Walk:
                 for stat in listing.archives:
                     yield from self._archive(store, stat, nesting)
             for stat in sorted(listing.directories, key=lambda stat: stat.name, reverse=True):
-                if not stat.link and stat.name not in _NOT_ENTERED and self._is_new(stat):
+                # In an archive nothing comes up twice, and what identifies a member tells it from its fellows only.
+                if not stat.link and stat.name not in _NOT_ENTERED and (archive is not None or self._is_new(stat)):
                     if directory.depth >= self.limits.directory_depth:
                         yield self._too_deep(store, stat)
                     else:

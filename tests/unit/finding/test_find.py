@@ -7,7 +7,6 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -175,6 +174,26 @@ def test_archives_are_walked_like_directories(tmp_path: Path) -> None:
     assert direct.prefix == items["a.tar.gz!ssd/model.ckpt"].prefix
 
 
+def test_archives_of_one_shape_are_all_walked(tmp_path: Path) -> None:
+    """Two downloads of one layout have their folders at the same offsets; neither hides the other."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name in ("zoo", "zoo/checkpoint"):
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.DIRTYPE
+            archive.addfile(info)
+        for name, data in encode_bundle(W, "ckpt-0").items():
+            info = tarfile.TarInfo(f"zoo/checkpoint/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    plant(tmp_path, a_dot_tar=out.getvalue(), b_dot_tar=out.getvalue(), c_dot_tar=tar({"a.tar": out.getvalue()}))
+    assert found(tmp_path).keys() == {
+        "a.tar!zoo/checkpoint/ckpt-0",
+        "b.tar!zoo/checkpoint/ckpt-0",
+        "c.tar!a.tar!zoo/checkpoint/ckpt-0",
+    }
+
+
 def test_magenta_bundle(tmp_path: Path) -> None:
     """A .mag holds a V1 checkpoint."""
     (name, data), *_ = encode_v1(W, "model.ckpt").items()
@@ -219,11 +238,11 @@ def test_directory_that_comes_up_again_is_not_entered_twice() -> None:
     class Bound(MemoryStore):
         def stat(self, path: str) -> FileStat | None:
             stat = super().stat(path)
-            return None if stat is None else replace(stat, identity=(1, len(path)))
+            return None if stat is None else stat._replace(identity=(1, len(path)))
 
         def scan(self, path: str) -> list[FileStat]:
             base = path.replace("/mount", "")
-            stats = [replace(stat, path=f"{path}/{stat.name}") for stat in super().scan(base)]
+            stats = [stat._replace(path=f"{path}/{stat.name}") for stat in super().scan(base)]
             return [*stats, FileStat("mount", f"{path}/mount", "dir", 0, identity=(1, len("run")))]
 
     store = Bound({f"run/sub/{name}": data for name, data in encode_bundle(W, "ckpt-1").items()})
