@@ -7,15 +7,14 @@ allocated (promise P6). The defaults are far above any honest checkpoint; a call
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from openckpt.errors import LimitError, Where
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How much openckpt is willing to take from one file. Sizes are bytes unless the name says otherwise."""
 
     # Table format (formats 1). TensorFlow writes 256 KiB blocks; one entry may be larger (a V1 tensor up to 2 GiB).

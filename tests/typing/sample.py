@@ -41,7 +41,7 @@ try:
     openckpt.open("nowhere")
 except openckpt.CorruptionError as error:
     reveal_type(error.code)  # -> str
-    reveal_type(error.where)  # -> openckpt.errors.Where
+    reveal_type(error.where)  # -> tuple[str, str | None, int | None, fallback=openckpt.errors.Where]
     reveal_type(error.fix)  # -> str | None
 except FileNotFoundError:
     pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import click
@@ -13,7 +12,6 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 Decorated = TypeVar("Decorated", bound="Callable[..., object] | click.Command")
 
 
-@dataclass(slots=True)
 class Settings:
     """The general settings of one run of the program.
 
@@ -23,9 +21,10 @@ class Settings:
         debug: errors leave as tracebacks.
     """
 
-    limits: Limits = field(default=DEFAULT_LIMITS)
-    color: bool | None = None
-    debug: bool = False
+    __slots__ = ("color", "debug", "limits")
+
+    def __init__(self, limits: Limits = DEFAULT_LIMITS, *, color: bool | None = None, debug: bool = False) -> None:
+        self.limits, self.color, self.debug = limits, color, debug
 
 
 def current_settings() -> Settings:
@@ -37,16 +36,15 @@ def _set_limits(ctx: click.Context, _param: click.Parameter, values: tuple[str, 
     settings = ctx.ensure_object(Settings)
     for text in values:
         name, equals, number = text.partition("=")
-        if name not in {entry.name for entry in fields(Limits)}:
+        if name not in Limits._fields:
             from difflib import get_close_matches
 
-            names = [entry.name for entry in fields(Limits)]
-            near = get_close_matches(name, names, n=3, cutoff=0.5) or names
+            near = get_close_matches(name, Limits._fields, n=3, cutoff=0.5) or Limits._fields
             raise click.BadParameter(f"no limit {name!r}; there are {', '.join(near)}")
         if not equals or not number.isascii() or not number.isdecimal():
             raise click.BadParameter(f"write {name}=NUMBER, found {text!r}")
         change: dict[str, int] = {name: int(number)}
-        settings.limits = replace(settings.limits, **change)
+        settings.limits = settings.limits._replace(**change)
 
 
 def _set_no_color(ctx: click.Context, _param: click.Parameter, value: bool) -> None:

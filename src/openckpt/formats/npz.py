@@ -9,7 +9,6 @@ unpacked to memory. The order of keys is that of the members in the zip.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -131,7 +130,7 @@ class NpzReader(FlatReader):
 
     def locate(self, key: str) -> tuple[Extent, ...]:
         """Return where the bytes of a stored member lie inside that member; () for what must be decoded."""
-        return tuple(replace(place, shard=0) for place in super().locate(key))
+        return tuple(place._replace(shard=0) for place in super().locate(key))
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield what is wrong with the zip and its members; with ``data`` every member's CRC-32 is checked."""

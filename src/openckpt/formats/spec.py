@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from openckpt.errors import NotFoundError, UnsupportedError, Where
@@ -59,8 +58,7 @@ class TensorSpec(NamedTuple):
         return count
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """Where one piece of a tensor lies: file as shown to people, shard id, place and the CRC that the index holds."""
 
     path: str

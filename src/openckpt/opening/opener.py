@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, PathNotFoundError
-from openckpt.findings import Progress
 from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.formats.spec import TensorReader
 from openckpt.limits import DEFAULT_LIMITS, Limits
@@ -15,6 +14,7 @@ from openckpt.opening.resolving import Target, resolve
 from openckpt.storage import LOCAL
 
 if TYPE_CHECKING:
+    from openckpt.findings import Progress
     from openckpt.formats.hdf5.child import HDF5Child
 
 _ATTEMPTS = 10

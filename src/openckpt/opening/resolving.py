@@ -16,11 +16,9 @@ Names are literal: ``[``, ``]``, ``*``, ``?``, ``\\`` and ``!`` mean themselves 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CorruptionError, FormatError, LimitError, PathNotFoundError, UnsupportedError
-from openckpt.findings import Progress
 from openckpt.formats.names import (
     INDEX_SUFFIX,
     MANIFEST_NAME,
@@ -34,6 +32,7 @@ from openckpt.opening.target import Context, How, HowKind, Target
 from openckpt.storage import FileStat, LocalStore, Store
 
 if TYPE_CHECKING:
+    from openckpt.findings import Progress
     from openckpt.opening.listing import Group
 
 __all__ = ["Context", "How", "HowKind", "Target", "resolve"]
@@ -55,7 +54,7 @@ def resolve(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, progres
         raise PathNotFoundError("path.not-found", path, "an empty path; the current directory is called '.'")
     context = Context(limits, progress, [])
     try:
-        return replace(_resolve(store, path, context), archives=tuple(context.opened))
+        return _resolve(store, path, context)._replace(archives=tuple(context.opened))
     except BaseException:
         for source in context.opened:
             source.close()
@@ -138,7 +137,7 @@ def _enter_archive(store: Store, stat: FileStat, context: Context) -> tuple[Stor
             "path.not-an-archive", store.display(stat.path), "only an archive has something behind a '!'"
         )
     inside = open_archive(source, limits=context.limits, progress=context.progress)
-    return inside, replace(context, archives=context.archives + 1)
+    return inside, context._replace(archives=context.archives + 1)
 
 
 # ----------------------------------------------------------------------------------------------------------------- files
@@ -167,7 +166,7 @@ def _resolve_file(store: Store, path: str, stat: FileStat, context: Context) -> 
             raise
         reason = f"the prefix of a checkpoint; the file {store.display(path)!r} is not one"
         return Target(store, path, "bundle-v2", How("prefix", reason))
-    return replace(target, siblings=tuple(dict.fromkeys((*target.siblings, *siblings))))
+    return target._replace(siblings=tuple(dict.fromkeys((*target.siblings, *siblings))))
 
 
 # Files that happen to share the name of a prefix. A stub or an error page is not among them: it stands for a checkpoint.
@@ -239,7 +238,7 @@ def _resolve_meta(store: Store, path: str, context: Context) -> Target:
     stat = store.stat(prefix) if name else None
     if stat is not None and stat.kind == "file":
         target = _resolve_content(store, prefix, stat, context)
-        return replace(target, how=How("member", f"the meta graph of the checkpoint {store.display(prefix)!r}"))
+        return target._replace(how=How("member", f"the meta graph of the checkpoint {store.display(prefix)!r}"))
     listing = list_quietly(store, directory, context.limits)
     shards = None if listing is None else find_v1_shards(store, listing, name)
     if shards is not None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from openckpt.findings import Progress
-from openckpt.limits import Limits
-from openckpt.storage import ByteSource, Store
+if TYPE_CHECKING:
+    from openckpt.findings import Progress
+    from openckpt.limits import Limits
+    from openckpt.storage import ByteSource, Store
 
 HowKind = Literal[
     "prefix", "member", "file", "pattern", "manifest", "scan", "incomplete", "manifest-file", "saved-model", "below"
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class How:
+class How(NamedTuple):
     """How a path was understood.
 
     Attributes:
@@ -33,8 +32,7 @@ class How:
         return self.reason
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """What a path means: a format's reader opens ``path`` in ``store``.
 
     Attributes:
@@ -55,8 +53,7 @@ class Target:
         return self.store.display(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(NamedTuple):
     """What goes along on the way to a checkpoint."""
 
     limits: Limits

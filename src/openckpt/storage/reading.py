@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 Kind = Literal["file", "dir", "other"]
 
@@ -12,9 +11,8 @@ Buffer: TypeAlias = memoryview | bytearray
 """A writable, C-contiguous buffer. Arrays are passed as ``memoryview(array).cast("B")`` or any object with that buffer."""
 
 
-@dataclass(frozen=True, slots=True)
-class FileStat:
-    """One name in a store, as found by `Store.stat` and `Store.scan`.
+class FileStat(NamedTuple):
+    """One name in a store, as found by `Store.stat` and `Store.scan`; a tuple, because a directory may have a million.
 
     ``kind`` and ``size`` are those of what a link points to (a broken or unfollowed link has kind "other"); ``link`` tells
     that the name itself is a symbolic link. ``mtime_ns`` and ``identity`` change when the file is replaced or rewritten.

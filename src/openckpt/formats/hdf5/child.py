@@ -198,7 +198,7 @@ def _converse(
     sent = 0 if type(source) is LocalFile else source.size
     request = {
         "path": source.path, "local": type(source) is LocalFile, "sent": sent, "data": data, "timeout": timeout,
-        "limits": asdict(limits),
+        "limits": limits._asdict(),
     }  # fmt: skip
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")

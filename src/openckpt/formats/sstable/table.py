@@ -10,9 +10,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from openckpt.errors import ConflictError, CorruptionError, FormatError, Where
-from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.sstable.block import BlockSearch, decode_block, first_entry, restarts_of
 from openckpt.formats.sstable.format import (
     FOOTER_BYTES,
@@ -23,7 +23,10 @@ from openckpt.formats.sstable.format import (
     unpack_block,
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.storage.reading import ByteSource
+
+if TYPE_CHECKING:
+    from openckpt.findings import Finding
+    from openckpt.storage.reading import ByteSource
 
 _WHOLE_BYTES = 1 << 20  # up to this size one read of everything is cheaper than three small ones
 
@@ -161,6 +164,8 @@ class Table:
 
     def salvage_blocks(self) -> Iterator[tuple[list[bytes], list[bytes]] | Finding]:
         """Yield like `blocks`, but a finding for each block that cannot be read, and go on behind it."""
+        from openckpt.findings import finding_of
+
         last: bytes | None = None
         for number, handle in enumerate(self.handles):
             where = Where(self.path, offset=handle.offset)
@@ -177,6 +182,8 @@ class Table:
 
     def validate(self) -> Iterator[Finding]:
         """Yield what is wrong with the file's structure apart from the data blocks' contents (`salvage_blocks`)."""
+        from openckpt.findings import make_finding
+
         regions = [*self.handles, self._index]
         if self.metaindex is not None:
             where = Where(self.path, offset=self.metaindex.offset)
