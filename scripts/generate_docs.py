@@ -207,7 +207,8 @@ def _signature(value: object) -> str | None:
 
 
 def _annotation(annotation: object) -> str:
-    return annotation.strip("'\"") if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+    text = getattr(annotation, "__forward_arg__", annotation)  # the fields of a NamedTuple are forward references
+    return text.strip("'\"") if isinstance(text, str) else getattr(text, "__name__", str(text))
 
 
 def _default(default: object) -> str:

@@ -32,6 +32,20 @@ def restarts_of(block: bytes, where: Where) -> tuple[int, int]:
     return size - 4 - 4 * count, count
 
 
+def _parse_head(block: bytes, pos: int) -> tuple[int, int, int, int]:
+    """Return ``(shared, non-shared, value length, position of the key's own bytes)`` of the entry at ``pos``."""
+    shared, pos = parse_varint(block, pos)
+    rest, pos = parse_varint(block, pos)
+    length, pos = parse_varint(block, pos)
+    return shared, rest, length, pos
+
+
+def _check_growth(key_bytes: int, growth: int, where: Where, limits: Limits) -> None:
+    # Entries of a few bytes may share a prefix of a megabyte: 1 MB would spell out a terabyte of keys.
+    limits.check("key_bytes", key_bytes, where, "the length of a key")
+    limits.check("key_expansion", growth, where, "the growth of keys by shared prefixes")
+
+
 def decode_block(
     block: bytes, where: Where, last: bytes | None = None, *, limits: Limits = DEFAULT_LIMITS
 ) -> tuple[list[bytes], list[bytes]]:
@@ -55,14 +69,10 @@ def decode_block(
             if (shared | rest | length) < 0x80:
                 pos += 3
             else:
-                shared, pos = parse_varint(block, pos)
-                rest, pos = parse_varint(block, pos)
-                length, pos = parse_varint(block, pos)
-                # Entries of a few bytes may share a prefix of a megabyte: 1 MB would spell out a terabyte of keys.
+                shared, rest, length, pos = _parse_head(block, pos)
                 if shared <= len(key) and rest <= end:
-                    limits.check("key_bytes", shared + rest, where, "the length of a key")
                     spelled += shared
-                    limits.check("key_expansion", spelled // end, where, "the growth of keys by shared prefixes")
+                    _check_growth(shared + rest, spelled // end, where, limits)
             if shared > len(key):
                 raise _bad(where, f"it shares {shared} bytes with a key of {len(key)}")
             start = pos + rest
@@ -88,9 +98,7 @@ def first_entry(block: bytes, where: Where) -> tuple[bytes, bytes] | None:
     if end == 0:
         return None
     try:
-        shared, pos = parse_varint(block, 0)
-        rest, pos = parse_varint(block, pos)
-        length, pos = parse_varint(block, pos)
+        shared, rest, length, pos = _parse_head(block, 0)
     except ValueError as error:
         raise _bad(where, str(error)) from None
     if shared or pos + rest + length > end:
@@ -117,9 +125,7 @@ class BlockSearch:
                     raise _bad(where, f"a restart point at {offset}, the entries end at {end}")
                 if offset < pos:  # many points into one long key would copy it as many times
                     raise _bad(where, f"a restart point at {offset}, inside or before the entry that ends at {pos}")
-                shared, pos = parse_varint(block, offset)
-                rest, pos = parse_varint(block, pos)
-                length, pos = parse_varint(block, pos)
+                shared, rest, length, pos = _parse_head(block, offset)
                 if shared or pos + rest + length > end:
                     raise _bad(where, "a restart point is not the start of a whole entry")
                 keys.append(block[pos : pos + rest])
@@ -142,16 +148,10 @@ class BlockSearch:
                 if (shared | rest | length) < 0x80:
                     pos += 3
                 else:
-                    shared, pos = parse_varint(block, pos)
-                    rest, pos = parse_varint(block, pos)
-                    length, pos = parse_varint(block, pos)
+                    shared, rest, length, pos = _parse_head(block, pos)
                     if shared <= len(key) and rest <= self._end:
-                        self._limits.check("key_bytes", shared + rest, self._where, "the length of a key")
                         spelled += shared
-                        growth = spelled // self._end
-                        self._limits.check(
-                            "key_expansion", growth, self._where, "the growth of keys by shared prefixes"
-                        )
+                        _check_growth(shared + rest, spelled // self._end, self._where, self._limits)
                 if shared > len(key):
                     raise _bad(self._where, f"it shares {shared} bytes with a key of {len(key)}")
                 start = pos + rest
