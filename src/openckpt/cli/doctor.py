@@ -66,8 +66,9 @@ def print_report(screen: Screen, report: Report, *, verbose: bool = False) -> No
     """Print one report: the verdict, the findings of the path, then those of each checkpoint."""
     screen.line(f"{screen.style(printable(report.path), 'bold')}  {_verdict(screen, report)}")
     print_findings(screen, report.findings, verbose=verbose)
+    said: set[tuple[str, str]] = set()
     for checkpoint in report.checkpoints:
-        _print_checkpoint(screen, checkpoint, alone=len(report.checkpoints) == 1, verbose=verbose)
+        _print_checkpoint(screen, checkpoint, said, verbose=verbose)
     screen.line()
 
 
@@ -90,16 +91,22 @@ def _counts(report: Report) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
-def _print_checkpoint(screen: Screen, checkpoint: CheckpointReport, *, alone: bool, verbose: bool) -> None:
+def _print_checkpoint(
+    screen: Screen, checkpoint: CheckpointReport, said: set[tuple[str, str]], *, verbose: bool
+) -> None:
+    """Print one checkpoint; notes that were ``said`` of one before are not said again: a run has hundreds of steps."""
     step = "" if checkpoint.step is None else f", step {checkpoint.step}"
     kind = checkpoint.format or "unknown format"
     state, style = _state(checkpoint)
-    screen.line(
-        f"  {printable(checkpoint.prefix)} {screen.style(f'({kind}{step})', 'dim')} {screen.style(state, style)}"
-        if not alone or checkpoint.findings
-        else f"  {printable(checkpoint.prefix)} {screen.style(f'({kind}{step})', 'dim')}"
-    )
-    print_findings(screen, checkpoint.findings, verbose=verbose)
+    fresh = [
+        finding
+        for finding in checkpoint.findings
+        if verbose or finding.severity != "note" or (finding.code, finding.message) not in said
+    ]
+    said.update((finding.code, finding.message) for finding in fresh if finding.severity == "note")
+    line = f"  {printable(checkpoint.prefix)} {screen.style(f'({kind}{step})', 'dim')} {screen.style(state, style)}"
+    screen.line(line + (screen.style(", notes as above", "dim") if len(fresh) < len(checkpoint.findings) else ""))
+    print_findings(screen, fresh, verbose=verbose)
 
 
 def _state(checkpoint: CheckpointReport) -> tuple[str, Style]:
@@ -111,7 +118,7 @@ def _state(checkpoint: CheckpointReport) -> tuple[str, Style]:
 
 
 def print_findings(screen: Screen, findings: Iterable[Finding], *, verbose: bool = False) -> None:
-    """Print findings, those of one code together: the first one whole, a few more in a line each, the rest counted."""
+    """Print findings, those of one code together: the first one whole, of a few more what differs, the rest counted."""
     by_code: dict[tuple[str, str], list[Finding]] = {}
     for finding in findings:
         by_code.setdefault((finding.severity, finding.code), []).append(finding)
@@ -124,6 +131,8 @@ def print_findings(screen: Screen, findings: Iterable[Finding], *, verbose: bool
             continue
         for finding in rest[:_MORE_OF_A_CODE]:
             screen.paragraph("", f"also {_again(finding, group[0])}", indent=_INDENT, text_style="dim")
+            if finding.severity != "note" and finding.fix is not None and finding.fix != group[0].fix:
+                _print_fix(screen, printable(finding.fix))
         if len(rest) > _MORE_OF_A_CODE:
             text = f"and {len(rest) - _MORE_OF_A_CODE:,} more of this code; --verbose shows all"
             screen.paragraph("", text, indent=_INDENT, text_style="dim")

@@ -53,7 +53,7 @@ CODES: dict[str, Code] = {
     "run.newest-incomplete": Code(
         "error",
         "The manifest names a newest checkpoint of which files are missing or damaged; TensorFlow takes it and fails.",
-        "openckpt doctor {path}",
+        "fetch what is missing from where the training ran, or look for another step: openckpt find {dir}",
     ),
     "run.older-missing": Code(
         "note",

@@ -83,7 +83,7 @@ class _Doctor:
             return self._checkpoint(place)
         if place.kind == "archive":
             listing = group_directory(place.store, place.directory, limits=self.limits)
-            return self._tree(self._scene(place.store, listing), list(about_archive(place.store)))
+            return self._tree(self._scene(place.store, listing, place.nesting), list(about_archive(place.store)))
         return self._directory(place)
 
     def _unfinished(self) -> Iterator[Finding]:
@@ -93,8 +93,8 @@ class _Doctor:
             scene = self._scene(LOCAL, group_directory(LOCAL, directory, limits=self.limits))
             yield from _beside(scene, Group(prefix=self.name, name=name, format="bundle-v2"))
 
-    def _scene(self, store: Store, listing: Listing) -> Scene:
-        return Scene(store, listing, self.quick, self.limits, self.progress, self.child)
+    def _scene(self, store: Store, listing: Listing, nesting: int = 0) -> Scene:
+        return Scene(store, listing, self.quick, self.limits, self.progress, self.child, nesting=nesting)
 
     # ------------------------------------------------------------------------------------------------- one checkpoint
 
@@ -124,8 +124,11 @@ class _Doctor:
     def _directory(self, place: Place) -> Report:
         from openckpt.doctor.tree import examine_one, find_unentered
 
-        scene = self._scene(place.store, group_directory(place.store, place.directory, limits=self.limits))
+        listing = group_directory(place.store, place.directory, limits=self.limits)
+        scene = self._scene(place.store, listing, place.nesting)
         findings = [*_special_characters(self.name), *about_archive(place.store)]
+        if listing.archives and not (listing.groups or listing.manifests or listing.saved_model):
+            return self._tree(scene, findings)  # a folder of downloads, some of them unpacked
         result = examine_one(scene)
         if result is None or (result.is_empty and not has_error(result.findings)):
             return self._tree(scene, findings)

@@ -92,12 +92,15 @@ def check_same_names(scene: Scene) -> list[Finding]:
         other = next(group for group in scene.listing.groups if group.name == name and group.index is None)
         findings.append(
             make_finding(
-                "run.same-name", scene.show(other), f"both a {other.format} file and the prefix of a checkpoint"
+                "run.same-name",
+                scene.show(other),
+                f"{name!r} is both a file ({other.format}) and the prefix of a checkpoint",
             )
         )
-    what = "both the manifest and the prefix of a checkpoint"
-    both = sorted(prefixes.keys() & scene.listing.manifests.keys())
-    return findings + [make_finding("run.manifest-is-prefix", scene.show(prefixes[name]), what) for name in both]
+    for name in sorted(prefixes.keys() & scene.listing.manifests.keys()):
+        what = f"{name!r} is both the manifest and the prefix of a checkpoint"
+        findings.append(make_finding("run.manifest-is-prefix", scene.show(prefixes[name]), what))
+    return findings
 
 
 def renamed_copy(listing: Listing, missing: str) -> FileStat | None:
@@ -131,7 +134,7 @@ def check_same_bytes(scene: Scene) -> list[Finding]:
             digest = _digest(scene.store, _witnesses(group))
             first = group if digest is None else first_of.setdefault(digest, group)
             if first is not group:
-                message = f"the same values, byte for byte, as {first.name!r}"
+                message = f"{group.name!r} has the same values, byte for byte, as {first.name!r}"
                 findings.append(make_finding("run.same-bytes", scene.show(group), message))
     return findings
 

@@ -154,15 +154,22 @@ def _check_newest(scene: Scene, place: str, entry: Entry, older: Sequence[Entry]
     findings = []
     if leads == "nowhere":
         message = f"{named}; {scene.show(entry.group)!r} lies here, beside the manifest"
-        findings.append(make_finding("run.moved", place, message, fix=rebuild_command(scene)))
+        fix = rebuild_command(scene) or f"pass the prefix: {quoted(scene.show(entry.group))}"
+        findings.append(make_finding("run.moved", place, message, fix=fix))
     elif ".." in re.split(r"[\\/]", entry.text):
         findings.append(make_finding("run.leaves-directory", place, f"{named}, out of the directory and in again"))
     if not entry.group.complete:
         message = f"{named}, which is not whole: {what_is_missing(entry.group)}"
-        findings.append(
-            make_finding("run.newest-incomplete", scene.show(entry.group), message, fix=rebuild_command(scene))
-        )
+        findings.append(make_finding("run.newest-incomplete", scene.show(entry.group), message, fix=_step_back(scene)))
     return findings
+
+
+def _step_back(scene: Scene) -> str | None:
+    command = rebuild_command(scene)
+    if command is None:
+        return None
+    newest = max(training_groups(scene), key=latest_key)
+    return f"fetch what is missing from where the training ran; or, to go back to {newest.name!r}: {command}"
 
 
 def _what_is_here(scene: Scene, older: Sequence[Entry]) -> str:

@@ -29,6 +29,7 @@ class Place:
         directory: the directory, or the one that the checkpoint lies in.
         groups: for a checkpoint: its group first, then others that share the name.
         member: for a checkpoint: the file of it that was named, or "".
+        nesting: for a directory or an archive: how many archives are around what lies in it.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class Place:
     directory: str
     groups: tuple[Group, ...] = ()
     member: str = ""
+    nesting: int = 0
 
 
 def find_place(name: str, *, limits: Limits, progress: Progress | None) -> Place:
@@ -47,17 +49,17 @@ def find_place(name: str, *, limits: Limits, progress: Progress | None) -> Place
     """
     store, path, inside = _descend(LOCAL, name, limits, progress, depth=0)
     if not path and inside:
-        return Place("archive", store, "")
+        return Place("archive", store, "", nesting=inside)
     stat = store.stat(path) if path else None
     if stat is not None and stat.kind == "dir":
         bare = path.rstrip("/")
         if bare and _is_prefix_beside_nothing(store, bare, limits):
             return _checkpoint(store, bare, None, limits, progress)
-        return Place("directory", store, path)
+        return Place("directory", store, path, nesting=inside)
     if stat is not None and stat.kind == "file":
         archive = _open_archive(store, stat, limits, progress, depth=inside)
         if archive is not None:
-            return Place("archive", archive, "")
+            return Place("archive", archive, "", nesting=inside + 1)
         if stat.name in _SAVED_MODEL_FILES:
             return Place("directory", store, store.split(path)[0])
     return _checkpoint(store, path, stat, limits, progress)

@@ -34,6 +34,7 @@ class Scene:
         progress: told about long work.
         child: the process in which libhdf5 parses, so that its crash is a finding; None lets it parse in this one.
         is_export: whether this is the ``variables`` of a SavedModel, which has neither manifest nor meta graphs.
+        nesting: how many archives are around it.
     """
 
     store: Store
@@ -43,6 +44,7 @@ class Scene:
     progress: Progress | None = None
     child: HDF5Child | None = None
     is_export: bool = False
+    nesting: int = 0
 
     @property
     def directory(self) -> str:

@@ -14,7 +14,7 @@ from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.opening.choosing import walk_directories
 from openckpt.opening.grouping import Listing, group_directory
 from openckpt.storage import FileStat
-from openckpt.storage.archive import ArchiveStore, open_archive
+from openckpt.storage.archive import open_archive
 
 _MOST_DIRECTORIES = 100_000
 _MOST_ARCHIVES = 100
@@ -32,7 +32,7 @@ def examine_one(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> DirectoryResul
     result = examine_directory(scene, most=most)
     if not result.archives:
         return result
-    if listing.groups or isinstance(scene.store, ArchiveStore):
+    if listing.groups or scene.nesting > scene.limits.archive_nesting:
         first = scene.store.display(result.archives[0].path)
         message = f"{shown([stat.name for stat in result.archives])}: archives beside checkpoints are not looked into"
         note = make_finding("run.archives", first, message)
@@ -40,13 +40,15 @@ def examine_one(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> DirectoryResul
     return _join(scene, [result, *_examine_archives(scene, result.archives)])
 
 
-def examine_tree(scene: Scene) -> DirectoryResult:
-    """Examine every directory from this one down."""
+def examine_tree(scene: Scene, *, named: bool = True) -> DirectoryResult:
+    """Examine every directory from this one down; of a tree that nobody ``named`` it is no fault to hold no checkpoint."""
     results = _walk(scene)
     total = sum(len(result.checkpoints) for result in results)
     joined = _join(scene, results)
     findings = list(joined.findings)
-    if not has_error(findings) and all(result.is_empty for result in results):
+    if not named:
+        pass
+    elif not has_error(findings) and all(result.is_empty for result in results):
         findings.append(make_finding("run.none", scene.directory, "no checkpoint here or below"))
     elif len(results) > 1:
         findings.append(
@@ -103,8 +105,8 @@ def _examine_archives(scene: Scene, archives: Sequence[FileStat]) -> Iterator[Di
         place = scene.store.display(stat.path)
         try:
             store = open_archive(scene.store.open(stat.path), limits=scene.limits, progress=scene.progress)
-            inside = replace(scene, store=store, listing=group_directory(store, "", limits=scene.limits))
-            result = examine_tree(inside)
+            listing = group_directory(store, "", limits=scene.limits)
+            result = examine_tree(replace(scene, store=store, listing=listing, nesting=scene.nesting + 1), named=False)
             findings = (*about_archive(store), *result.findings)
         except CheckpointError as error:
             yield DirectoryResult((finding_of(error),), (), False)
@@ -147,14 +149,18 @@ def _examine_export(scene: Scene, variables: str, most: int) -> DirectoryResult:
 
 def find_unentered(scene: Scene) -> list[Finding]:
     """Say that checkpoints further down were not looked at, where there are any in the next level."""
+    export = _export_directory(scene)
+    found = []
     for stat in sorted(scene.listing.directories, key=lambda stat: stat.name)[:_LOOKED_BELOW]:
-        if stat.link:
+        if stat.link or stat.path == export:
             continue
         try:
             below = any(entry.name.endswith(".index") for entry in scene.store.scan(stat.path))
         except OSError:
             continue
         if below:
-            message = f"there are checkpoints in {stat.name!r}, which were not looked at"
-            return [make_finding("run.not-entered", scene.store.display(stat.path), message)]
-    return []
+            found.append(stat)
+    if not found:
+        return []
+    message = f"there are checkpoints in {shown([stat.name for stat in found])}, which were not looked at"
+    return [make_finding("run.not-entered", scene.store.display(found[0].path), message)]

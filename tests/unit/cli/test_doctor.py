@@ -116,6 +116,28 @@ def test_many_findings_of_one_code_are_told_once(openckpt_cli: Runner, tmp_path:
     assert openckpt_cli("doctor", "--verbose", tmp_path / "m").out.count("[bundle.crc-mismatch]") == 20
 
 
+def test_each_finding_of_a_code_has_its_own_next_step(openckpt_cli: Runner, tmp_path: Path) -> None:
+    """Two manifests that lie are mended by two commands, and both are told."""
+    for name in ("a", "b"):
+        files = encode_bundle({"w": np.ones(8, "f4")}, "m-1")
+        write_folder(str(tmp_path / name), {**files, "checkpoint": b'model_checkpoint_path: "m-2"'})
+    out = openckpt_cli("doctor", tmp_path).out
+    assert out.count("[run.newest-missing]") == 1
+    for name in ("a", "b"):
+        assert f"> {tmp_path / name / 'checkpoint'}" in out
+
+
+def test_notes_that_all_steps_share_are_said_once(openckpt_cli: Runner, tmp_path: Path) -> None:
+    """Hundreds of steps of one run do not drown the point; --verbose says all."""
+    for step in (1, 2, 3):
+        write_folder(str(tmp_path), encode_bundle({"w": np.full(8, step, "f4")}, f"m-{step}"))
+    out = openckpt_cli("doctor", tmp_path).out
+    assert out.count("[run.name-based]") == 1
+    assert out.count("notes as above") == 2
+    assert out.count(" whole") == 3
+    assert openckpt_cli("doctor", "-v", tmp_path).out.count("[run.name-based]") == 3
+
+
 def test_names_from_files_are_escaped(openckpt_cli: Runner, tmp_path: Path) -> None:
     """A damaged tensor with a hostile name is told without obeying it."""
     files = encode_bundle({EVIL: np.ones(8, "f4")}, "m")

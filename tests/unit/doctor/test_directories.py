@@ -255,6 +255,46 @@ def test_folder_of_downloads_is_looked_into(run: Run) -> None:
     ]
 
 
+def test_archives_inside_an_archive_are_looked_into(run: Run) -> None:
+    """One level of nesting, as everywhere; the archive inside need not be named."""
+    inner = io.BytesIO()
+    with zipfile.ZipFile(inner, "w") as packed:
+        for file, data in encode_bundle(weights(7), "ckpt-7").items():
+            packed.writestr(f"zoo/{file}", data)
+    with zipfile.ZipFile(run / "outer.zip", "w") as packed:
+        packed.writestr("inner.zip", inner.getvalue())
+    for path in (run / "outer.zip", f"{run / 'outer.zip'}!inner.zip", run.directory):
+        report = openckpt.diagnose(path)
+        assert report.valid and report.worst == "note", path
+        assert [item.prefix for item in report.checkpoints] == [f"{run / 'outer.zip'}!inner.zip!zoo/ckpt-7"]
+
+
+def test_downloads_and_unpacked_ones_side_by_side(run: Run) -> None:
+    """Archives and directories of one folder are both looked into; an archive of something else is no fault."""
+    with zipfile.ZipFile(run / "dataset.zip", "w") as packed:
+        packed.writestr("images/1.txt", b"x")
+    assert codes(run.diagnose(), "error") == {"run.none"}
+    with zipfile.ZipFile(run / "model.zip", "w") as packed:
+        for file, data in encode_bundle(weights(6), "ckpt-6").items():
+            packed.writestr(file, data)
+    inner = Run(run / "unpacked")
+    inner.directory.mkdir()
+    inner.whole(7)
+    report = run.diagnose()
+    assert report.valid and report.worst == "note"
+    assert [checkpoint.step for checkpoint in report.checkpoints] == [6, 7]
+
+
+def test_a_saved_model_hides_nothing(run: Run) -> None:
+    """Its own variables were looked at, and the note about directories that were not leaves them out."""
+    run.write({f"variables/{name}": data for name, data in encode_bundle(weights(), "variables").items()})
+    run.write({"saved_model.pb": b"\x08\x01"})
+    assert "run.not-entered" not in codes(run.diagnose())
+    for name in ("old", "older"):
+        run.write({f"{name}/{file}": data for file, data in encode_bundle(weights(), "ckpt-1").items()})
+    assert "'old', 'older'" in only(run.diagnose(), "run.not-entered").message
+
+
 def test_leftovers_alone_are_no_checkpoint(run: Run) -> None:
     """A directory with nothing but what an interrupted first save left is not valid; one with runs below is a tree."""
     run.write({"ckpt-1_temp/part-00000-of-00001.data-00000-of-00001": b"abc"})
