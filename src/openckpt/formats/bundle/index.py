@@ -36,6 +36,7 @@ def decode_keys(keys: list[bytes]) -> list[str]:
     return [key.decode("utf-8", "surrogateescape") for key in keys]
 
 
+_REMEMBERED = 8 << 20  # indexes up to this size keep their entries after a listing: whoever lists often reads all of it
 _SLICE = b"\0"  # the first byte of every slice key (formats 2.9)
 
 
@@ -54,12 +55,14 @@ class BundleIndex:
         self.header = header_of(self.table, limits)
         self._specs = SpecCache(limits)
         self._listing: tuple[list[str], list[TensorSpec]] | None = None
+        self._entries: list[bytes] | None = None  # aligned with the listing
 
     def listing(self) -> tuple[list[str], list[TensorSpec]]:
         """Return all keys and, aligned with them, their specs, in table order; remembered after the first call."""
         if self._listing is None:
             names: list[str] = []
             specs: list[TensorSpec] = []
+            entries: list[bytes] = []
             sliced: dict[bytes, frozenset[Extents]] = {}
             first = True
             for keys, values in self.table.blocks():
@@ -71,6 +74,10 @@ class BundleIndex:
                     values = [value for value, keep in zip(values, shown, strict=True) if keep]
                 names += decode_keys(keys) if keys else []
                 specs += self._specs.specs(values)
+                if self.source.size <= _REMEMBERED:
+                    entries += values
+            if len(entries) == len(names):
+                self._entries = entries
             self._listing = names, specs
         return self._listing
 
@@ -138,12 +145,15 @@ class BundleIndex:
         return spec
 
     def values(self, keys: list[str]) -> dict[str, bytes]:
-        """Return the stored entry of each key; raises `NotFoundError` for the first that is not there."""
+        """Return the stored entries of at least ``keys``; raises `NotFoundError` for the first that is not there."""
         found: dict[str, bytes] = {}
-        if len(keys) > 64 * len(self.table.handles):  # one pass over the index beats so many lookups
+        if self._entries is not None and self._listing is not None and len(keys) > 64:
+            found = dict(zip(self._listing[0], self._entries, strict=True))
+        elif len(keys) > 64 * len(self.table.handles):  # one pass over the index beats so many lookups
             for raw, values in self.table.blocks():
                 found.update(zip(decode_keys(raw), values, strict=True))
-            found = {key: found[key] for key in keys if key and key[0] != "\0" and key in found}
+            for key in [key for key in found if not key or key[0] == "\0"]:
+                del found[key]  # the header, and what may be a slice
         for key in keys:
             if key not in found:
                 value = self._value(key)
