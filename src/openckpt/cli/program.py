@@ -94,6 +94,9 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code; nothing but a bug under ``--debug`` leaves as an exception."""
     prepare_streams()
     settings = Settings()
+    if not arguments:  # somebody looks around: the whole page, on the stream of complaints
+        click.echo(program.get_help(click.Context(program, info_name="openckpt", **program.context_settings)), err=True)
+        return exits.USAGE
     try:
         code = program.main(list(arguments), prog_name="openckpt", standalone_mode=False, obj=settings)
         return code if isinstance(code, int) else exits.YES

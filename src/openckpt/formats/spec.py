@@ -145,11 +145,14 @@ def no_such_key(path: str, key: object, keys: Iterable[str]) -> NotFoundError:
     from difflib import get_close_matches
     from itertools import islice
 
-    names = list(
-        islice(keys, 20_000)
-    )  # the search is quadratic in the length of names; 20,000 take a tenth of a second
-    near = get_close_matches(str(key), names, n=3, cutoff=0.6)
+    # The search is quadratic in the length of names; 20,000 take a tenth of a second.
+    names = list(islice(keys, 20_000))
+    forms = {name: name for name in names}
+    for name in names:  # people write the path of a variable, without what TensorFlow hangs on it
+        forms.setdefault(name.partition("/.ATTRIBUTES/")[0], name)
+    near = [forms[form] for form in get_close_matches(str(key), forms, n=3, cutoff=0.6)]
     if not near:
         near = [name for name in names if str(key) in name][:3]
+    near = list(dict.fromkeys(near))
     hint = f"nearest names: {', '.join(map(repr, near))}" if near else "no name is near it"
     return NotFoundError("spec.no-such-key", Where(path, str(key)), f"no such key; {hint}")

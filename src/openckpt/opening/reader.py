@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, overload
 
 from openckpt.errors import CheckpointError, Where
 from openckpt.formats.names import parse_v1_shard_name, step_of
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from openckpt.formats.objectgraph import ObjectGraph
     from openckpt.formats.spec import Array
     from openckpt.opening.resolving import How, Target
+
+Default = TypeVar("Default")
 
 _UNSET = object()
 
@@ -130,6 +132,14 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
     def __contains__(self, key: object) -> bool:
         self._check_open()
         return key in self._reader
+
+    @overload
+    def get(self, key: str, /) -> Array | None: ...
+    @overload
+    def get(self, key: str, /, default: Array | Default) -> Array | Default: ...
+    def get(self, key: str, /, default: Array | Default | None = None) -> Array | Default | None:
+        """Return the value of ``key``, or ``default`` where there is none, without looking for near names first."""
+        return self.read(key) if key in self else default
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
@@ -275,6 +285,14 @@ class Specs(Mapping[str, TensorSpec]):
 
     def __contains__(self, key: object) -> bool:
         return key in self._reader
+
+    @overload
+    def get(self, key: str, /) -> TensorSpec | None: ...
+    @overload
+    def get(self, key: str, /, default: TensorSpec | Default) -> TensorSpec | Default: ...
+    def get(self, key: str, /, default: TensorSpec | Default | None = None) -> TensorSpec | Default | None:
+        """Return the spec of ``key``, or ``default`` where there is none, without looking for near names first."""
+        return self._reader.spec(key) if key in self._reader else default
 
     def items(self) -> ItemsView[str, TensorSpec]:
         """Return the pairs; one walk over the index, not a look-up for each key."""

@@ -98,6 +98,13 @@ def test_a_wrong_command_line_is_2(openckpt_cli: Runner, line: list[str]) -> Non
     assert answer.err.startswith("openckpt: usage: ")
 
 
+def test_no_command_shows_the_whole_help(openckpt_cli: Runner) -> None:
+    """Somebody looks around: the page as --help prints it, line by line, but the command line was none."""
+    answer = openckpt_cli()
+    assert (answer.code, answer.out) == (exits.USAGE, "")
+    assert answer.err == openckpt_cli("--help").out
+
+
 def test_a_mistyped_command_names_the_nearest(openckpt_cli: Runner) -> None:
     """`openckpt docter` is one letter away."""
     assert "did you mean doctor?" in openckpt_cli("docter", "x").err

@@ -14,6 +14,7 @@ import pytest
 import openckpt
 from openckpt.errors import CheckpointError, CorruptionError
 from openckpt.formats.bundle import encode_bundle
+from openckpt.formats.spec import no_such_key
 from openckpt.formats.v1 import encode_v1
 
 VALUES = {
@@ -67,6 +68,22 @@ def test_missing_key_is_a_key_error_that_names_the_nearest(tmp_path: Path) -> No
         ckpt["a/kernal"]
     assert isinstance(caught.value, openckpt.NotFoundError)
     assert "'a/kernel'" in str(caught.value)
+
+
+def test_path_of_a_variable_is_near_its_key() -> None:
+    """Nobody types /.ATTRIBUTES/VARIABLE_VALUE; a mistyped path of a variable still gets its suggestion."""
+    keys = ["model/dense/bias/.ATTRIBUTES/VARIABLE_VALUE", "model/dense/kernel/.ATTRIBUTES/VARIABLE_VALUE"]
+    message = no_such_key("m", "model/dense/kernal", keys).message
+    assert message.startswith(f"no such key; nearest names: {keys[1]!r}")
+
+
+def test_get_of_a_missing_key_makes_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for thousands of keys that are not there looks for no near name of any."""
+    monkeypatch.setattr("openckpt.formats.bundle.index.no_such_key", None)
+    with openckpt.open(write(tmp_path, "m")) as ckpt:
+        assert ckpt.get("nope") is None and ckpt.get("nope", 7) == 7
+        assert ckpt.specs.get("nope") is None and ckpt.specs.get("nope", 7) == 7
+        assert ckpt.get("a/kernel") is not None and ckpt.specs.get("a/kernel") == ckpt.specs["a/kernel"]
 
 
 def test_read_many_reads_all_some_or_into_given_arrays(tmp_path: Path) -> None:
