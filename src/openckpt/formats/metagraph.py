@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CorruptionError, Where
 from openckpt.formats.dtypes import dtype_of_enum, unknown_name
+from openckpt.formats.messages import parse_shape
 from openckpt.formats.messagewalk import Field, MessageFile
-from openckpt.formats.wire import iter_fields, parse_varint, to_signed
+from openckpt.formats.wire import iter_fields, parse_varint, text_fields, to_signed, varint_fields
 from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -240,7 +241,7 @@ class _Parse:
                 if nodes > _MOST_NODES:
                     return
             elif part.number == 4 and part.wire == 2:
-                producer = _numbers(self._read(part)).get(1, producer)
+                producer = varint_fields(self._read(part)).get(1, producer)
         self._graph = (producer, nodes)
 
     def _take_collection(self, field: Field) -> None:
@@ -278,22 +279,28 @@ class _Parse:
                 continue
             for part in self._file.fields(node.start, node.stop):
                 if part.number == 7 and part.wire == 2:
-                    self._object_variables.append(_parse_object_variable(count, self._read(part), self._limits))
+                    self._object_variables.append(self._parse_object_variable(count, self._read(part)))
             count += 1
             self._count("objects", count)
         self._object_nodes = count
 
-
-def _texts(data: bytes, last: int) -> dict[int, str]:
-    return {n: value.decode() for n, _, value in iter_fields(data) if isinstance(value, bytes) and n <= last}
-
-
-def _numbers(data: bytes) -> dict[int, int]:
-    return {n: to_signed(value) for n, wire, value in iter_fields(data) if wire == 0 and isinstance(value, int)}
+    def _parse_object_variable(self, node_id: int, data: bytes) -> ObjectVariable:
+        name, enum, trainable = "", 0, False
+        shape: tuple[int, ...] | None = ()
+        for number, _, value in iter_fields(data):
+            if isinstance(value, int):
+                enum = value if number == 1 else enum
+                trainable = value != 0 if number == 3 else trainable
+            elif number == 2:
+                shape = parse_shape(value, Where(self._path), self._limits)
+            elif number == 6:
+                name = value.decode()
+        dtype = dtype_of_enum(enum)
+        return ObjectVariable(node_id, name, unknown_name(enum) if dtype is None else dtype.name, shape, trainable)
 
 
 def _parse_saver(data: bytes) -> Saver:
-    texts, numbers = _texts(data, 3), _numbers(data)
+    texts, numbers = text_fields(data, (1, 2, 3)), varint_fields(data)
     hours = [value for number, wire, value in iter_fields(data) if (number, wire) == (6, 5) and isinstance(value, int)]
     keep = struct.unpack("<f", struct.pack("<I", hours[-1]))[0] if hours else 0.0
     return Saver(
@@ -335,30 +342,3 @@ def _packed(data: bytes) -> Iterator[int]:
     while pos < len(data):
         value, pos = parse_varint(data, pos)
         yield to_signed(value)
-
-
-def _parse_object_variable(node_id: int, data: bytes, limits: Limits) -> ObjectVariable:
-    name, enum, trainable = "", 0, False
-    shape: tuple[int, ...] | None = ()
-    for number, _, value in iter_fields(data):
-        if isinstance(value, int):
-            enum = value if number == 1 else enum
-            trainable = value != 0 if number == 3 else trainable
-        elif number == 2:
-            shape = _parse_shape(value, limits)
-        elif number == 6:
-            name = value.decode()
-    dtype = dtype_of_enum(enum)
-    return ObjectVariable(node_id, name, unknown_name(enum) if dtype is None else dtype.name, shape, trainable)
-
-
-def _parse_shape(data: bytes, limits: Limits) -> tuple[int, ...] | None:
-    dims: list[int] = []
-    for number, _, value in iter_fields(data):
-        if isinstance(value, int):
-            if number == 3 and value:
-                return None
-        elif number == 2:
-            dims.append(_numbers(value).get(1, 0))
-            limits.check("tensor_rank", len(dims), Where(""), "the number of dimensions of a variable")
-    return tuple(dims)

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 
 from openckpt.errors import CorruptionError, Where
 from openckpt.formats.objectnodes import Attribute, Child, Node, RegisteredSaver, SlotVariable
-from openckpt.formats.wire import encode_field, iter_fields, parse_varint, to_signed
+from openckpt.formats.wire import encode_field, iter_fields, parse_varint, text_fields, varint_fields
 from openckpt.limits import Limits
 
 
@@ -110,12 +110,12 @@ def _parse_node(data: bytes, pos: int, stop: int, names: dict[bytes, str]) -> No
         elif tag == 0x1A:
             slots.append(_parse_slot(data[pos:end]))
         elif tag == 0x22:
-            saver = (saver or {}) | _strings(data[pos:end], (1, 2))
+            saver = (saver or {}) | text_fields(data[pos:end], (1, 2))
         elif tag == 0x2A:
             if length == 2 and data[pos] == 0x08 and data[pos + 1] < 0x80:
                 has_values = data[pos + 1] != 0
             else:  # false is empty
-                has_values = _numbers(data[pos:end]).get(1, bool(has_values)) != 0
+                has_values = varint_fields(data[pos:end]).get(1, bool(has_values)) != 0
         elif tag < 0x08:
             raise ValueError("field number 0 is not legal")
         pos = end
@@ -126,7 +126,7 @@ def _parse_node(data: bytes, pos: int, stop: int, names: dict[bytes, str]) -> No
 
 
 def _parse_child(data: bytes) -> Child:
-    numbers, texts = _numbers(data), _strings(data, (2,))
+    numbers, texts = varint_fields(data), text_fields(data, (2,))
     return Child(numbers.get(1, 0), texts.get(2, ""))
 
 
@@ -155,23 +155,13 @@ def _parse_attribute(data: bytes, pos: int, end: int, names: dict[bytes, str]) -
         pos += length
     if pos == end:
         return tuple.__new__(Attribute, (name, full_name, key, False))
-    numbers, texts = _numbers(data[start:end]), _strings(data[start:end], (1, 2, 3))
+    numbers, texts = varint_fields(data[start:end]), text_fields(data[start:end], (1, 2, 3))
     return Attribute(texts.get(1, ""), texts.get(2, ""), texts.get(3, ""), numbers.get(4, 0) != 0)
 
 
 def _parse_slot(data: bytes) -> SlotVariable:
-    numbers, texts = _numbers(data), _strings(data, (2,))
+    numbers, texts = varint_fields(data), text_fields(data, (2,))
     return SlotVariable(numbers.get(1, 0), texts.get(2, ""), numbers.get(3, 0))
-
-
-def _numbers(data: bytes) -> dict[int, int]:
-    """Return the varint fields of a message, the last of each; unknown numbers come along and are not asked for."""
-    return {n: to_signed(value) for n, wire, value in iter_fields(data) if wire == 0 and isinstance(value, int)}
-
-
-def _strings(data: bytes, wanted: tuple[int, ...]) -> dict[int, str]:
-    """Return the string fields with the ``wanted`` numbers, the last of each."""
-    return {n: value.decode() for n, _, value in iter_fields(data) if isinstance(value, bytes) and n in wanted}
 
 
 def _skip_field(data: bytes, tag: int, pos: int) -> int:

@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from openckpt.errors import Where
+from openckpt.errors import CorruptionError, Where
 from openckpt.formats.objectcodec import encode_nodes, parse_nodes
 from openckpt.formats.objectnodes import Attribute, Child, Node, RegisteredSaver, SlotVariable
+from openckpt.formats.spec import GRAPH_KEY
 from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding
     from openckpt.formats.objectpaths import Layout, Paths
+    from openckpt.formats.spec import TensorReader
 
 __all__ = [
     "Attribute",
@@ -36,6 +38,7 @@ __all__ = [
     "SlotVariable",
     "encode_object_graph",
     "parse_object_graph",
+    "read_object_graph",
     "validate_graph",
 ]
 
@@ -100,6 +103,27 @@ def parse_object_graph(data: bytes, where: Where | str, limits: Limits = DEFAULT
         LimitError: more bytes or more nodes and edges than ``limits`` allow.
     """
     return ObjectGraph(tuple(parse_nodes(data, where, limits)))
+
+
+def read_object_graph(reader: TensorReader, limits: Limits = DEFAULT_LIMITS) -> ObjectGraph | None:
+    """Return the object graph that a checkpoint holds among its tensors, or None for a name-based one.
+
+    Raises:
+        FormatError: the graph is there but cannot be read; ``graph.not-a-string`` where it is no scalar string.
+    """
+    if GRAPH_KEY not in reader:
+        return None
+    value = reader.read(GRAPH_KEY)
+    where = Where(reader.path, GRAPH_KEY)
+    data: object = value[()] if value.shape == () else None
+    if not isinstance(data, bytes):
+        raise CorruptionError(
+            "graph.not-a-string",
+            where,
+            "the object graph is not one string",
+            found=f"{value.dtype} {list(value.shape)}",
+        )
+    return parse_object_graph(data, where, limits)
 
 
 def encode_object_graph(graph: ObjectGraph) -> bytes:

@@ -1,11 +1,11 @@
-"""The protobuf wire format, as far as index entries need it: varints and a walk over the fields of one message.
+"""The protobuf wire format, as far as checkpoints need it: varints and a walk over the fields of one message.
 
     field := varint(number << 3 | wire type), payload
     payload := varint (type 0) | 8 bytes (1) | varint length, bytes (2) | 4 bytes (5)
 
-Importing protobuf to list a checkpoint would cost more than the listing; deep messages (object graph, meta graph) go through
-protobuf all the same. Functions raise `ValueError` on bytes that are not a message; callers know the file and the key, and
-turn it into the `CorruptionError` of their format.
+Importing protobuf to list a checkpoint would cost more than the listing, and nothing else here needs it either. Functions
+raise `ValueError` on bytes that are not a message; callers know the file and the key, and turn it into the `CorruptionError`
+of their format.
 """
 
 from __future__ import annotations
@@ -83,6 +83,16 @@ def iter_fields(data: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             pos += length
         else:
             raise ValueError(f"field {number} has wire type {wire}")
+
+
+def varint_fields(data: bytes) -> dict[int, int]:
+    """Return ``{field number: value}`` of the varints of a message as signed integers, the last of each number."""
+    return {n: to_signed(value) for n, wire, value in iter_fields(data) if wire == VARINT and isinstance(value, int)}
+
+
+def text_fields(data: bytes, wanted: tuple[int, ...]) -> dict[int, str]:
+    """Return ``{field number: text}`` of the string fields with the ``wanted`` numbers, the last of each."""
+    return {n: value.decode() for n, _, value in iter_fields(data) if isinstance(value, bytes) and n in wanted}
 
 
 def encode_field(number: int, value: int | bytes) -> bytes:

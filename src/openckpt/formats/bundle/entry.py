@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from openckpt.errors import CorruptionError, FormatError, Where
 from openckpt.formats.crc import mask_crc, unmask_crc
 from openckpt.formats.dtypes import dtype_of_enum, unknown_name
+from openckpt.formats.messages import encode_shape, parse_shape
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.wire import FIXED32, LENGTH, VARINT, encode_field, encode_varint, iter_fields, to_signed
 from openckpt.limits import Limits
@@ -147,21 +148,11 @@ def parse_tail(value: bytes, pos: int) -> tuple[int, int, int, int] | None:
 
 
 def _parse_shape(data: bytes, where: Where, limits: Limits) -> tuple[int, ...] | None:
-    dims: list[int] = []
-    unknown_rank = 0
-    for number, _, field in iter_fields(data):
-        if number == 2 and isinstance(field, bytes):
-            length = 0
-            for sub_number, _, sub in iter_fields(field):
-                if sub_number == 1 and isinstance(sub, int):
-                    length = to_signed(sub)
-            if length < 0:
-                raise CorruptionError("bundle.bad-shape", where, "a negative dimension", found=length)
-            dims.append(length)
-        elif number == 3 and isinstance(field, int):
-            unknown_rank = field
-    limits.check("tensor_rank", len(dims), where, "the rank of a tensor")
-    return None if unknown_rank else tuple(dims)
+    shape = parse_shape(data, where, limits)
+    for length in shape or ():
+        if length < 0:
+            raise CorruptionError("bundle.bad-shape", where, "a negative dimension", found=length)
+    return shape
 
 
 class SpecCache:
@@ -213,11 +204,6 @@ class SpecCache:
         if canonical and dtype is not None and dtype.is_numeric and spec.nbytes == spec.size * dtype.itemsize:
             self._known[value[:cut]] = spec
         return spec
-
-
-def encode_shape(shape: tuple[int, ...]) -> bytes:
-    """Return the TensorShapeProto of a shape; a dimension of 0 is an empty message."""
-    return b"".join(encode_field(2, encode_field(1, length) if length else b"") for length in shape)
 
 
 def encode_entry(entry: BundleEntry) -> bytes:

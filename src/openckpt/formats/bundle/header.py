@@ -1,7 +1,6 @@
 """The header entry of a V2 index: the value under the empty key (formats 2.3).
 
     BundleHeaderProto { 1 num_shards int32, 2 endianness (0 little, 1 big), 3 version VersionDef }
-    VersionDef        { 1 producer int32, 2 min_consumer int32, 3 bad_consumers repeated int32 }
 
 One shard, little-endian, as TensorFlow writes it: ``08 01 1a 02 08 01``.
 """
@@ -11,13 +10,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from openckpt.errors import CorruptionError, UnsupportedError, Where
+from openckpt.formats.messages import Versions, check_versions, parse_versions
 from openckpt.formats.sstable.table import Table
 from openckpt.formats.wire import encode_field, iter_fields, to_signed
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.storage.reading import ByteSource
-
-CONSUMER_VERSION = 1
-"""the version of the format that this reader understands"""
 
 
 class Header(NamedTuple):
@@ -46,8 +43,8 @@ def parse_header(value: bytes, where: Where, limits: Limits = DEFAULT_LIMITS) ->
         UnsupportedError: ``bundle.version``, a format that needs a newer reader; ``bundle.endianness``.
         LimitError: more shards than ``limits.shards``.
     """
-    num_shards = endianness = producer = min_consumer = 0
-    bad_consumers: list[int] = []
+    num_shards = endianness = 0
+    versions = Versions()
     try:
         for number, _, field in iter_fields(value):
             if isinstance(field, int):
@@ -56,15 +53,7 @@ def parse_header(value: bytes, where: Where, limits: Limits = DEFAULT_LIMITS) ->
                 elif number == 2:
                     endianness = field
             elif number == 3:
-                for sub_number, _, sub in iter_fields(field):
-                    if not isinstance(sub, int):
-                        bad_consumers += sub if sub_number == 3 else b""  # packed; versions are below 128
-                    elif sub_number == 1:
-                        producer = to_signed(sub)
-                    elif sub_number == 2:
-                        min_consumer = to_signed(sub)
-                    elif sub_number == 3:
-                        bad_consumers.append(to_signed(sub))
+                versions = parse_versions(field)
     except ValueError as error:
         raise CorruptionError("bundle.bad-header", where, f"the header entry does not parse: {error}") from None
     if num_shards < 1:
@@ -72,19 +61,12 @@ def parse_header(value: bytes, where: Where, limits: Limits = DEFAULT_LIMITS) ->
             "bundle.bad-header", where, "the header states no data files", expected="1 or more shards", found=num_shards
         )
     limits.check("shards", num_shards, where, "the number of shards in the header")
-    if min_consumer > CONSUMER_VERSION or CONSUMER_VERSION in bad_consumers:
-        raise UnsupportedError(
-            "bundle.version",
-            where,
-            "the checkpoint asks for a newer reader",
-            expected=f"min_consumer at most {CONSUMER_VERSION}",
-            found=f"min_consumer {min_consumer}, bad_consumers {bad_consumers}",
-        )
+    check_versions(versions, where, "bundle.version")
     if endianness > 1:
         raise UnsupportedError(
             "bundle.endianness", where, "unknown byte order in the header", expected="0 or 1", found=endianness
         )
-    return Header(num_shards, endianness == 1, producer, min_consumer)
+    return Header(num_shards, endianness == 1, versions.producer, versions.min_consumer)
 
 
 def header_of(table: Table, limits: Limits = DEFAULT_LIMITS) -> Header:

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CorruptionError, Where
 from openckpt.formats.bundle.entry import BundleEntry
 from openckpt.formats.bundle.index import BundleIndex
 from openckpt.formats.bundle.shards import Shards
-from openckpt.formats.spec import GRAPH_KEY, Extent, TensorSpec
+from openckpt.formats.spec import Extent, TensorSpec
 from openckpt.limits import Limits
 
 if TYPE_CHECKING:
@@ -143,21 +142,9 @@ class BundleReader:
         Raises:
             FormatError: the graph is there but cannot be read.
         """
-        if GRAPH_KEY not in self:
-            return None
-        from openckpt.formats.objectgraph import parse_object_graph
+        from openckpt.formats.objectgraph import read_object_graph
 
-        value = self.read(GRAPH_KEY)
-        where = Where(self.path, GRAPH_KEY)
-        data: object = value[()] if value.shape == () else None
-        if not isinstance(data, bytes):
-            raise CorruptionError(
-                "graph.not-a-string",
-                where,
-                "the object graph is not one string",
-                found=f"{value.dtype} {list(value.shape)}",
-            )
-        return parse_object_graph(data, where, self._limits)
+        return read_object_graph(self, self._limits)
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield everything that is wrong with the index and, with ``data``, with the tensors' bytes."""

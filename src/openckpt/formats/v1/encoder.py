@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from openckpt.formats.bundle.encoder import Sliced, Strings, Value, Variants
-from openckpt.formats.bundle.entry import encode_shape
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
+from openckpt.formats.messages import encode_shape
 from openckpt.formats.names import v1_shard_name
 from openckpt.formats.slicing import FULL, Extents, encode_slice_key, encode_slice_proto
 from openckpt.formats.sstable.builder import encode_table

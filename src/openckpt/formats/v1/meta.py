@@ -11,15 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from openckpt.errors import CorruptionError, UnsupportedError, Where
+from openckpt.errors import CorruptionError, Where
 from openckpt.formats.dtypes import DType, dtype_of_enum, unknown_name
+from openckpt.formats.messages import Versions, check_versions, parse_shape, parse_versions
 from openckpt.formats.slicing import Extents, parse_slice_proto
 from openckpt.formats.spec import TensorSpec
-from openckpt.formats.wire import iter_fields, to_signed
+from openckpt.formats.wire import iter_fields
 from openckpt.limits import Limits
-
-CONSUMER_VERSION = 1
-"""the version of V1 checkpoints that TensorFlow reads, and we"""
 
 
 class TensorMeta(NamedTuple):
@@ -62,8 +60,7 @@ def parse_v1_meta(value: bytes, where: Where, limits: Limits) -> V1Meta:
         CorruptionError: ``v1.not-v1`` (the header of a V2 index), ``v1.bad-meta``, ``v1.duplicate-name``.
         UnsupportedError: ``v1.version``, a checkpoint for newer readers.
     """
-    producer = min_consumer = 0
-    bad_consumers: list[int] = []
+    versions = Versions()
     tensors: dict[str, TensorMeta] = {}
     found = False
     try:
@@ -79,15 +76,7 @@ def parse_v1_meta(value: bytes, where: Where, limits: Limits) -> V1Meta:
                         )
                     tensors[key] = tensor
                 elif number == 2 and isinstance(field, bytes):
-                    for version, _, item in iter_fields(field):
-                        if not isinstance(item, int):
-                            bad_consumers += item if version == 3 else b""  # packed; versions are below 128
-                        elif version == 1:
-                            producer = to_signed(item)
-                        elif version == 2:
-                            min_consumer = to_signed(item)
-                        elif version == 3:
-                            bad_consumers.append(to_signed(item))
+                    versions = parse_versions(field)
     except ValueError as error:
         raise CorruptionError("v1.bad-meta", where, f"the list of tensors does not parse: {error}") from None
     if not found:
@@ -100,15 +89,8 @@ def parse_v1_meta(value: bytes, where: Where, limits: Limits) -> V1Meta:
             if value[:1] in (b"\x08", b"\x1a")
             else value[:16].hex(),
         )
-    if min_consumer > CONSUMER_VERSION or CONSUMER_VERSION in bad_consumers:
-        raise UnsupportedError(
-            "v1.version",
-            where,
-            "the checkpoint asks for a newer reader",
-            expected=f"min_consumer at most {CONSUMER_VERSION}",
-            found=f"min_consumer {min_consumer}, bad_consumers {bad_consumers[:8]}",
-        )
-    return V1Meta(producer, tensors)
+    check_versions(versions, where, "v1.version")
+    return V1Meta(versions.producer, tensors)
 
 
 def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
@@ -119,8 +101,7 @@ def _messages(data: bytes, wanted: int) -> Iterator[bytes]:
 
 def _parse_tensor(raw: bytes, where: Where, limits: Limits) -> TensorMeta:
     name, enum = b"", 0
-    dims: list[int] = []
-    unknown_rank = False
+    shape: tuple[int, ...] | None = ()
     for number, _, value in iter_fields(raw):
         if isinstance(value, int):
             if number == 3:
@@ -128,18 +109,12 @@ def _parse_tensor(raw: bytes, where: Where, limits: Limits) -> TensorMeta:
         elif number == 1:
             name = value
         elif number == 2:
-            for part, _, item in iter_fields(value):
-                if isinstance(item, int):
-                    unknown_rank |= part == 3 and item != 0
-                elif part == 2:
-                    sizes = [to_signed(size) for n, _, size in iter_fields(item) if n == 1 and isinstance(size, int)]
-                    dims.append(sizes[-1] if sizes else 0)
-                    limits.check("tensor_rank", len(dims), where, "the number of dimensions of a shape")
-    if any(size < 0 for size in dims):
+            shape = parse_shape(value, where, limits)
+    if any(size < 0 for size in shape or ()):
         raise CorruptionError(
             "v1.bad-shape",
             Where(where.path, name.decode("utf-8", "surrogateescape")),
             "a dimension is negative",
-            found=dims[:8],
+            found=list(shape or ())[:8],
         )
-    return TensorMeta(name, enum, None if unknown_rank else tuple(dims), raw)
+    return TensorMeta(name, enum, shape, raw)

@@ -25,7 +25,7 @@ from openckpt.formats.slicing import (
     region_shape,
     resolve_extents,
 )
-from openckpt.formats.spec import GRAPH_KEY, Extent, TensorSpec, no_such_key
+from openckpt.formats.spec import Extent, TensorSpec, no_such_key
 from openckpt.formats.sstable.table import Table
 from openckpt.formats.v1.files import V1Files, find_v1_files
 from openckpt.formats.v1.meta import TensorMeta, V1Meta, parse_v1_meta
@@ -285,21 +285,9 @@ class V1Reader:
 
     def graph(self) -> ObjectGraph | None:
         """Return the object graph, or None: V1 checkpoints nearly always are name-based."""
-        if GRAPH_KEY not in self:
-            return None
-        from openckpt.formats.objectgraph import parse_object_graph
+        from openckpt.formats.objectgraph import read_object_graph
 
-        value = self.read(GRAPH_KEY)
-        where = Where(self.path, GRAPH_KEY)
-        data: object = value[()] if value.shape == () else None
-        if not isinstance(data, bytes):
-            raise CorruptionError(
-                "graph.not-a-string",
-                where,
-                "the object graph is not one string",
-                found=f"{value.dtype} {list(value.shape)}",
-            )
-        return parse_object_graph(data, where, self.limits)
+        return read_object_graph(self, self.limits)
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield everything that is wrong with the tables and, with ``data``, with the values."""
