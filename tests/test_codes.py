@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import click
@@ -12,6 +14,7 @@ import pytest
 
 from openckpt.cli.program import COMMANDS, program
 from openckpt.codes import _AREAS, CATALOGUE, fix_for
+from openckpt.codes.quoting import quoted
 from openckpt.errors import CorruptionError, Where
 
 SOURCE = Path(__file__).parent.parent / "src" / "openckpt"
@@ -126,6 +129,28 @@ def test_fixes_name_only_commands_and_options_that_exist(name: str) -> None:
         assert command in COMMANDS, fix
         options = {word.partition("=")[0] for word in rest if word.startswith("--")}
         assert options <= options_of(command), fix
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain",
+        "-dash",
+        "sp ace",
+        "quo'te\\",
+        "new\nline",
+        "\x1b[31mred\x1b]0;t\x07",
+        os.fsdecode(b"\xff\xfe 'x\\"),
+        "\u202eevil",
+        "ü",
+    ],
+)
+def test_a_quoted_path_is_the_path_again_in_a_shell(name: str) -> None:
+    """Any name survives being printed as part of a command and pasted, and none is an option or moves the cursor."""
+    text = quoted(name)
+    assert text.isprintable()
+    done = subprocess.run(["bash", "-c", f"printf %s {text}"], capture_output=True, check=True)
+    assert os.fsdecode(done.stdout) == (f"./{name}" if name.startswith("-") else name)
 
 
 def test_placeholders_are_filled_shell_quoted() -> None:

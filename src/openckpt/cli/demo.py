@@ -84,15 +84,15 @@ def _print_case(screen: Screen, case: Case, report: Report) -> None:
 
 
 def _print_next_steps(screen: Screen, directory: str, count: int) -> None:
-    import shlex
+    from openckpt.codes.quoting import quoted
 
     def path(name: str) -> str:
-        return shlex.quote(f"{directory}/{name}")
+        return quoted(f"{directory}/{name}")
 
     screen.line(f"{count_text(count, 'folder')} in {printable(directory)}. Try next:")
     for line, what in (
         (f"openckpt doctor {path('missing-shard')}", "everything it knows about one of them"),
-        (f"openckpt find {shlex.quote(directory)}", "all checkpoints below it"),
+        (f"openckpt find {quoted(directory)}", "all checkpoints below it"),
         (f"openckpt ls {path('healthy')} --sort bytes", "keys, dtypes, shapes"),
         (f"openckpt tree {path('healthy')}", "the object graph, optimizer slots included"),
         (f"openckpt show {path('healthy')} model/dense/kernel", "values, statistics, histogram"),

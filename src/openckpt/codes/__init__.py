@@ -46,16 +46,17 @@ def fix_for(code: str, where: Where) -> str | None:
     """Return the catalogue's fix for ``code`` at ``where`` with its placeholders filled, or None where there is none."""
     import os.path
     import re
-    import shlex
+
+    from openckpt.codes.quoting import quoted, quoted_word
 
     entry = CATALOGUE.get(code)
     if entry is None or entry.fix is None:
         return None
     path_ = where.path
     values = {
-        "path": path_,
-        "prefix": re.sub(r"\.(index|meta|data-\d{5,}-of-\d{5,})$", "", path_),
-        "dir": os.path.dirname(path_) or ".",
-        "key": where.key or "",
+        "path": quoted(path_),
+        "prefix": quoted(re.sub(r"\.(index|meta|data-\d{5,}-of-\d{5,})$", "", path_)),
+        "dir": quoted(os.path.dirname(path_) or "."),
+        "key": quoted_word(where.key or ""),
     }
-    return re.sub(r"\{(path|prefix|dir|key)\}", lambda m: shlex.quote(values[m[1]]), entry.fix)
+    return re.sub(r"\{(path|prefix|dir|key)\}", lambda m: values[m[1]], entry.fix)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openckpt.doctor.scene import quoted
+from openckpt.codes.quoting import quoted
 from openckpt.errors import CheckpointError, UnsupportedError, Where
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.detect import Detected, detect, refusal_of

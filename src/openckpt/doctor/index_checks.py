@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from openckpt.codes.quoting import quoted
 from openckpt.doctor.content import compressed
 from openckpt.doctor.leftovers import part_names, renamed_copy
-from openckpt.doctor.scene import Scene, quoted, read_small, shown
+from openckpt.doctor.scene import Scene, read_small, shown
 from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.detect import detect, refusal_of

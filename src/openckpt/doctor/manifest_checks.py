@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from openckpt.doctor.scene import Scene, quoted, shown, stem_of
+from openckpt.codes.quoting import quoted
+from openckpt.doctor.scene import Scene, shown, stem_of
 from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.manifest import Manifest, encode_manifest, is_absolute_entry, is_windows_entry

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,11 +63,6 @@ def shown(names: Sequence[str]) -> str:
     """Return the first three names, quoted, and how many more there are."""
     text = ", ".join(map(repr, names[:_SHOWN]))
     return text + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
-
-
-def quoted(path: str) -> str:
-    """Return a path quoted for the shell; one that starts with "-" is made to start with "./"."""
-    return shlex.quote(f"./{path}" if path.startswith("-") else path)
 
 
 def stem_of(group: Group) -> str:

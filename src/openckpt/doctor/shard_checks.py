@@ -5,12 +5,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Sequence
 
+from openckpt.codes.quoting import quoted
 from openckpt.doctor.content import find_replacement
 from openckpt.doctor.damage import has_grown_by, text_mode_pairs
 from openckpt.doctor.leftovers import renamed_copy
 from openckpt.doctor.loss import data_end, merge_losses
 from openckpt.doctor.mixing import find_true_step, read_counter
-from openckpt.doctor.scene import Scene, quoted, shown, stem_of
+from openckpt.doctor.scene import Scene, shown, stem_of
 from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import parse_shard_name, shard_name, step_of

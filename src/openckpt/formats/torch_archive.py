@@ -10,10 +10,10 @@ All three are read by unpickling, which runs whatever code the file names; PyTor
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from openckpt.codes.quoting import quoted, quoted_word
 from openckpt.errors import FormatError, UnsafeError
 from openckpt.limits import DEFAULT_LIMITS, Limits
 
@@ -67,5 +67,5 @@ def refuse_torch(source: ByteSource, found: TorchFile) -> UnsafeError:
         "detect.torch",
         source.path,
         f"this is {found.detail}; opening it would run code that the file chose",
-        fix=f"python -c {shlex.quote(_CONVERT)} {shlex.quote(source.path)} {shlex.quote(target)}",
+        fix=f"python -c {quoted_word(_CONVERT)} {quoted(source.path)} {quoted(target)}",
     )

@@ -9,9 +9,9 @@ because a folder of runs has no latest.
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 
+from openckpt.codes.quoting import quoted
 from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError
 from openckpt.limits import Limits
 from openckpt.opening.choosing import Choice, choose_in_directory, latest_key, walk_directories
@@ -73,7 +73,7 @@ def refuse_damaged(store: Store, whole: list[str]) -> None:
         return
     fix = damage.fix
     if whole:
-        fix = f"{fix}; what precedes the damage can be named: {shlex.quote(store.display(whole[0]))}"
+        fix = f"{fix}; what precedes the damage can be named: {quoted(store.display(whole[0]))}"
     raise type(damage)(damage.code, damage.where, damage.message, found=damage.found, expected=damage.expected, fix=fix)
 
 

@@ -41,9 +41,9 @@ def make_miss(store: Store, path: str, listing: Listing | None) -> PathNotFoundE
 
 
 def _list_command(path: str) -> str:
-    import shlex
+    from openckpt.codes.quoting import quoted
 
-    return f"openckpt ls {shlex.quote(path)}"
+    return f"openckpt ls {quoted(path)}"
 
 
 def nearest_prefixes(store: Store, path: str, listing: Listing | None) -> tuple[str, ...]:
