@@ -55,8 +55,8 @@ class Scene:
         return self.store.display(self.store.join(self.listing.directory, name))
 
     def show(self, group: Group) -> str:
-        """Return the prefix of a group as shown to people."""
-        return self.store.display(group.prefix)
+        """Return the prefix of a group as shown to people; "./" for an empty name in the current directory."""
+        return self.store.display(group.prefix) or "./"
 
 
 def shown(names: Sequence[str]) -> str:

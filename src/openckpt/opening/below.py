@@ -15,7 +15,7 @@ from openckpt.codes.quoting import quoted
 from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError
 from openckpt.limits import Limits
 from openckpt.opening.choosing import Choice, choose_in_directory, latest_key, walk_directories
-from openckpt.opening.grouping import Group, group_single_file, reads_in_place, what_is_missing
+from openckpt.opening.grouping import Group, group_directory, group_single_file, reads_in_place, what_is_missing
 from openckpt.opening.resolving import How, Target
 from openckpt.storage import Store
 
@@ -50,7 +50,7 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
     if not trained:
         if damaged:
             raise CorruptionError("path.no-complete", shown, f"no checkpoint here can be opened: {damaged[0]}")
-        raise PathNotFoundError("path.no-checkpoint", shown, "there is no checkpoint here or below")
+        raise _nothing(store, root, shown, limits)
     if len(trained) > 1 and not inside_archive:
         names = ", ".join(repr(store.display(run.choice.group.prefix)) for run in trained[:5])
         more = f" and {len(trained) - 5} more" if len(trained) > 5 else ""
@@ -62,6 +62,20 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
         reason += f", one of {len(runs)} places with checkpoints"
     others = tuple(store.display(run.choice.group.prefix) for run in trained if run is not best)
     return Target(store, group.prefix, group.format, How("below", reason), others)
+
+
+def _nothing(store: Store, root: str, shown: str, limits: Limits) -> PathNotFoundError:
+    """Make the error for a place without a checkpoint; archives that lie in it may hold one, and are named."""
+    archives = sorted(stat.path for stat in group_directory(store, root, limits=limits).archives)
+    message = "there is no checkpoint here or below"
+    if not archives:
+        return PathNotFoundError("path.no-checkpoint", shown, message)
+    names = ", ".join(repr(store.display(path)) for path in archives[:5])
+    more = f" and {len(archives) - 5} more" if len(archives) > 5 else ""
+    fix = (
+        f"openckpt ls {quoted(store.display(archives[0]))}" if len(archives) == 1 else f"openckpt find {quoted(shown)}"
+    )
+    return PathNotFoundError("path.no-checkpoint", shown, f"{message} but for archives: {names}{more}", fix=fix)
 
 
 def refuse_damaged(store: Store, whole: list[str]) -> None:

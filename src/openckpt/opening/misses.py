@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
 
+from openckpt.codes.quoting import quoted
 from openckpt.errors import PathNotFoundError
 from openckpt.formats.names import INDEX_SUFFIX, prefix_of
 from openckpt.opening.choosing import latest_key
@@ -35,15 +36,23 @@ def make_miss(store: Store, path: str, listing: Listing | None) -> PathNotFoundE
     directory, _ = store.split(path.rstrip("/"))
     if directory and store.stat(directory) is None:
         return PathNotFoundError(
-            "path.not-found", store.display(path), f"there is no directory {store.display(directory)!r}"
+            "path.not-found",
+            store.display(path),
+            f"there is no directory {store.display(directory)!r}",
+            fix=f"openckpt find {quoted(_nearest_directory(store, directory))}",
         )
     return PathNotFoundError("path.not-found", store.display(path), "no checkpoint of this name, and none near it")
 
 
 def _list_command(path: str) -> str:
-    from openckpt.codes.quoting import quoted
-
     return f"openckpt ls {quoted(path)}"
+
+
+def _nearest_directory(store: Store, directory: str) -> str:
+    """Return the first directory upwards that exists, as shown to people."""
+    while directory and store.stat(directory) is None:
+        directory = store.split(directory.rstrip("/"))[0]
+    return store.display(directory) or "."
 
 
 def nearest_prefixes(store: Store, path: str, listing: Listing | None) -> tuple[str, ...]:

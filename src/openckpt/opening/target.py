@@ -49,8 +49,8 @@ class Target(NamedTuple):
 
     @property
     def display(self) -> str:
-        """The path as shown to people."""
-        return self.store.display(self.path)
+        """The path as shown to people; "./" for the prefix of an empty name in the current directory."""
+        return self.store.display(self.path) or "./"
 
 
 class Context(NamedTuple):

@@ -99,6 +99,20 @@ def small() -> Iterator[dict[str, bytes]]:
     yield steps(1, 2, tensors={"w": np.arange(6.0)})
 
 
+def test_archives_in_a_place_without_a_checkpoint_are_named(tmp_path: Path, small: dict[str, bytes]) -> None:
+    """A folder of downloads, and an archive of archives: which one is meant is the user's choice, and the way is told."""
+    inner = gzip.compress(tar_of(small))
+    outer = tmp_path / "downloads" / "outer.tar"
+    outer.parent.mkdir()
+    outer.write_bytes(tar_of({"zoo.tar.gz": inner}))
+    for path, fix in ((outer.parent, f"openckpt ls {outer}"), (outer, f"openckpt ls '{outer}!zoo.tar.gz'")):
+        with pytest.raises(openckpt.PathNotFoundError) as caught:
+            openckpt.open(path)
+        assert (caught.value.code, caught.value.fix) == ("path.no-checkpoint", fix)
+    with openckpt.open(f"{outer}!zoo.tar.gz") as ckpt:
+        assert ckpt.step == 2
+
+
 def test_nothing_is_written(tmp_path: Path, small: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder of the archive, the working folder and the temporary folder stay as they were."""
     path = tmp_path / "zoo.tar.gz"

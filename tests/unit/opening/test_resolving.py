@@ -374,6 +374,27 @@ def test_miss_names_the_nearest_prefixes() -> None:
     assert "none near it" in message(files, "run/qqqqqqq")
 
 
+def test_fix_of_a_miss_searches_a_directory_that_exists(tmp_path: Path) -> None:
+    """Where several directories of a path are missing, the search starts at the first that is there."""
+    for path in (tmp_path / "no/such/qqqqqqq", tmp_path / "no/qqqqqqq", tmp_path / "qqqqqqq"):
+        with pytest.raises(openckpt.PathNotFoundError) as caught:
+            openckpt.open(path)
+        assert caught.value.fix == f"openckpt find {tmp_path}"
+
+
+def test_empty_name_in_the_current_directory_is_called_by_a_path_that_opens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model saved to "./" is .index and .data-...; its prefix is shown as one that can be passed again."""
+    for name, data in bundles("").items():
+        (tmp_path / name).write_bytes(data)
+    monkeypatch.chdir(tmp_path)
+    for path in (".index", "./", ".", ".data-00000-of-00001"):
+        with openckpt.open(path) as ckpt:
+            assert ckpt.prefix == "./"
+        assert [item.prefix for item in openckpt.diagnose(path).checkpoints] == ["./"]
+
+
 def test_miss_is_a_file_not_found_error_and_a_key_error(tmp_path: Path) -> None:
     """Whoever catches FileNotFoundError, KeyError or openckpt's own error catches it."""
     for kind in (FileNotFoundError, KeyError, openckpt.NotFoundError, openckpt.CheckpointError):
