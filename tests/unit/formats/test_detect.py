@@ -266,7 +266,7 @@ def test_little_is_read(start: bytes) -> None:
     assert source.taken < 400 << 10
 
 
-@pytest.mark.parametrize("data", [data for data, _ in CASES.values()])
+@pytest.mark.parametrize("data", [data for data, _ in CASES.values()], ids=list(CASES))
 def test_every_beginning_is_something(data: bytes) -> None:
     """A file cut anywhere in its first 400 bytes has a verdict, never an exception."""
     for cut in range(min(len(data), 400)):
