@@ -14,8 +14,8 @@ from openckpt.doctor.scene import Scene
 from openckpt.errors import CheckpointError, PathNotFoundError
 from openckpt.findings import Finding, Progress, finding_of, make_finding
 from openckpt.formats.hdf5.child import HDF5Child
-from openckpt.formats.names import META_SUFFIX
-from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.formats.names import META_SUFFIX, TEMP_SUFFIX
+from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 from openckpt.opening.grouping import Group, Listing, group_directory
 from openckpt.storage import LOCAL, Store
 
@@ -50,6 +50,8 @@ def diagnose(
         return _report(name, [finding_of(error)])
     except OSError as error:
         return _report(name, [_refused(name, error)])
+    except MemoryError:
+        return _report(name, [finding_of(no_memory(name, "all that has to be looked at together"))])
 
 
 def _refused(name: str, error: OSError) -> Finding:
@@ -154,5 +156,5 @@ def _beside(scene: Scene, group: Group) -> Iterator[Finding]:
     prefix = scene.show(group)
     for finding in (*check_leftovers(scene), *check_stale_shards(scene), *check_same_names(scene)):
         rest = finding.where.path.removeprefix(prefix)
-        if rest != finding.where.path and (not rest or rest.startswith((".", "_temp"))):
+        if rest != finding.where.path and (not rest or rest.startswith((".", TEMP_SUFFIX))):
             yield finding

@@ -8,6 +8,7 @@ from openckpt.doctor.scene import Scene, shown
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.metagraph import MetaGraph, parse_meta_graph
+from openckpt.formats.names import SAVED_MODEL_NAMES
 from openckpt.formats.savedmodel import read_saved_model, validate_saved_model
 from openckpt.formats.spec import TensorReader
 from openckpt.opening.grouping import Group
@@ -19,7 +20,9 @@ def check_saved_model(scene: Scene) -> list[Finding]:
     directory = scene.listing.directory
     if not scene.listing.saved_model:
         return [
-            make_finding("run.no-saved-model", scene.path("saved_model.pb"), "the graph of this SavedModel is missing")
+            make_finding(
+                "run.no-saved-model", scene.path(SAVED_MODEL_NAMES[0]), "the graph of this SavedModel is missing"
+            )
         ]
     try:
         findings = validate_saved_model(scene.store, directory, limits=scene.limits)
@@ -29,7 +32,7 @@ def check_saved_model(scene: Scene) -> list[Finding]:
     except CheckpointError as error:
         return [finding_of(error)]
     except OSError as error:
-        return [make_finding("storage.unreadable", scene.path("saved_model.pb"), str(error))]
+        return [make_finding("storage.unreadable", scene.path(SAVED_MODEL_NAMES[0]), str(error))]
     if model.tensorflow_version:
         message = f"a SavedModel written by TensorFlow {model.tensorflow_version}"
         findings.append(make_finding("run.written-by", model.path, message))

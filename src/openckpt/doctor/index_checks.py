@@ -11,7 +11,7 @@ from openckpt.doctor.scene import Scene, read_small, shown
 from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.detect import detect, refusal_of
-from openckpt.formats.names import INDEX_SUFFIX
+from openckpt.formats.names import INDEX_SUFFIX, TEMP_SUFFIX, is_part_file
 from openckpt.formats.sstable import MAGIC_BYTES, Table
 from openckpt.opening.grouping import Group
 from openckpt.storage import FileStat
@@ -51,11 +51,9 @@ def _recoverable(scene: Scene, group: Group, place: str) -> Finding | None:
             return make_finding(
                 "run.index-recoverable", place, f"the index is missing; {stat.name!r} was to become it", fix=fix
             )
-        if stat.kind == "dir" and stat.name == f"{group.name}_temp":
+        if stat.kind == "dir" and stat.name == group.name + TEMP_SUFFIX:
             parts = [
-                name
-                for name in part_names(scene.store, stat)
-                if name.startswith("part-") and name.endswith(INDEX_SUFFIX)
+                name for name in part_names(scene.store, stat) if is_part_file(name) and name.endswith(INDEX_SUFFIX)
             ]
             if parts:
                 message = f"the index is missing; the working directory {stat.name!r} still holds {shown(parts)}"

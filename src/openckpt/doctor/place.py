@@ -9,14 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openckpt.findings import Progress
-from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, META_SUFFIX, parse_v1_shard_name, prefix_of
+from openckpt.formats.names import (
+    INDEX_SUFFIX,
+    MANIFEST_NAME,
+    META_SUFFIX,
+    SAVED_MODEL_NAMES,
+    is_same_v1_set,
+    prefix_of,
+)
 from openckpt.limits import Limits
 from openckpt.opening.grouping import Group, Listing, group_directory, group_single_file
 from openckpt.opening.resolving import resolve
 from openckpt.storage import LOCAL, FileStat, Store
 
 _ARCHIVES = frozenset({"zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "mag"})
-_SAVED_MODEL_FILES = frozenset({"saved_model.pb", "saved_model.pbtxt"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +66,7 @@ def find_place(name: str, *, limits: Limits, progress: Progress | None) -> Place
         archive = _open_archive(store, stat, limits, progress, depth=inside)
         if archive is not None:
             return Place("archive", archive, "", nesting=inside + 1)
-        if stat.name in _SAVED_MODEL_FILES:
+        if stat.name in SAVED_MODEL_NAMES:
             return Place("directory", store, store.split(path)[0])
     return _checkpoint(store, path, stat, limits, progress)
 
@@ -136,13 +142,7 @@ def _groups_of(listing: Listing, name: str, *, is_file: bool) -> list[Group]:
     prefix = prefix_of(name)
     if prefix is not None:
         found += [group for group in listing.groups if group.name == prefix]
-    pattern = parse_v1_shard_name(name)
-    for group in listing.groups:
-        part = parse_v1_shard_name(group.name) if group.format == "table-v1" else None
-        if part is not None and (
-            part[0] == name or (pattern is not None and (part[0], part[2]) == (pattern[0], pattern[2]))
-        ):
-            found.append(group)
+    found += [group for group in listing.groups if group.format == "table-v1" and is_same_v1_set(name, group.name)]
     return list(dict.fromkeys(found))
 
 

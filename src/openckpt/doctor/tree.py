@@ -11,6 +11,7 @@ from openckpt.doctor.report import has_error
 from openckpt.doctor.scene import Scene, shown
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
+from openckpt.formats.names import EXPORT_NAMES, INDEX_SUFFIX
 from openckpt.opening.choosing import walk_directories
 from openckpt.opening.grouping import Listing, group_directory
 from openckpt.storage import FileStat
@@ -126,7 +127,7 @@ def _export_directory(scene: Scene) -> str | None:
     """Return the ``variables`` directory of a SavedModel, or None where this is none."""
     listing: Listing = scene.listing
     names = {stat.name for stat in listing.others}
-    if not listing.saved_model and not names & {"fingerprint.pb", "keras_metadata.pb"}:
+    if not listing.saved_model and not names & EXPORT_NAMES:
         return None
     return scene.store.join(listing.directory, "variables")
 
@@ -155,7 +156,7 @@ def find_unentered(scene: Scene) -> list[Finding]:
         if stat.link or stat.path == export:
             continue
         try:
-            below = any(entry.name.endswith(".index") for entry in scene.store.scan(stat.path))
+            below = any(entry.name.endswith(INDEX_SUFFIX) for entry in scene.store.scan(stat.path))
         except OSError:
             continue
         if below:

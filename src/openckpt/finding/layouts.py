@@ -16,13 +16,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from openckpt.opening.grouping import Group
+from openckpt.formats.names import EXPORT_NAMES
+from openckpt.opening.listing import Group
 from openckpt.storage import FileStat
 
-_MARKS = frozenset(
-    "saved_model.pb saved_model.pbtxt pipeline.config graph.pbtxt trial.json bert_config.json albert_config.json "
-    "fingerprint.pb keras_metadata.pb".split()
-)
+_MARKS = EXPORT_NAMES | frozenset("pipeline.config graph.pbtxt trial.json bert_config.json albert_config.json".split())
 _TRIAL = re.compile(r"trial_[0-9a-f]+", re.ASCII)
 
 
@@ -74,7 +72,7 @@ def recognise(group: Group, place: Place, *, in_mag: bool) -> str | None:
 
 
 def _is_saved_model(place: Place) -> bool:
-    return bool(place.marks & {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"})
+    return not place.marks.isdisjoint(EXPORT_NAMES)
 
 
 def _is_trial(place: Place) -> bool:

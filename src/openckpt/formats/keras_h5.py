@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from openckpt.storage.reading import ByteSource, Store
 
 __all__ = [
-    "SHARDS_SUFFIX",
     "HDF5Child",
     "HDF5Reader",
     "HDF5Report",
@@ -43,7 +42,6 @@ __all__ = [
     "probe_hdf5",
 ]
 
-SHARDS_SUFFIX = ".weights.json"
 MISSING = "unknown-missing-shard"
 
 

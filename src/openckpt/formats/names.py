@@ -4,6 +4,7 @@ PREFIX.index                        V2 index                        PREFIX.meta 
 PREFIX.data-SSSSS-of-NNNNN          V2 shard (formats 2.1)          PREFIX-SSSSS-of-NNNNN     V1 shard (formats 3.1)
 PREFIX_temp/part-SSSSS-of-NNNNN.*   a save in progress (2.11)       checkpoint                manifest (formats 4)
 NAME.tempstate<digits>              a file being written (2.10)     checkpoint.tmp<32 hex>    a manifest being written (4.1)
+NAME.weights.json                   index of Keras 3 shards         NAME.safetensors.index.json   index of safetensors shards
 """
 
 from __future__ import annotations
@@ -13,6 +14,14 @@ import re
 INDEX_SUFFIX = ".index"
 META_SUFFIX = ".meta"
 MANIFEST_NAME = "checkpoint"
+TEMP_SUFFIX = "_temp"
+"""the directory ``PREFIX_temp`` in which TensorFlow saves"""
+KERAS_SHARDS_SUFFIX = ".weights.json"
+SAFETENSORS_SHARDS_SUFFIX = ".safetensors.index.json"
+SAVED_MODEL_NAMES = ("saved_model.pb", "saved_model.pbtxt")
+"""the graph of a SavedModel"""
+EXPORT_NAMES = frozenset((*SAVED_MODEL_NAMES, "fingerprint.pb", "keras_metadata.pb"))
+"""each of them alone marks the directory of a SavedModel"""
 
 # %05d of an int32. Names come out of archives and manifests too: a number of thousands of digits must not reach int().
 _NUMBER = r"([0-9]{5}|[1-9][0-9]{5,9})"
@@ -32,6 +41,11 @@ def shard_name(prefix: str, shard: int, count: int) -> str:
 def v1_shard_name(prefix: str, shard: int, count: int) -> str:
     """Return the name of shard ``shard`` of ``count`` of a sharded V1 checkpoint."""
     return f"{prefix}-{shard:05d}-of-{count:05d}"
+
+
+def v1_pattern(prefix: str, count: int) -> str:
+    """Return what a manifest calls the ``count`` shards of a V1 checkpoint."""
+    return f"{prefix}-?????-of-{count:05d}"
 
 
 def parse_shard_name(name: str) -> tuple[str, int, int] | None:
@@ -83,7 +97,20 @@ def is_manifest_temp(name: str) -> bool:
     return _MANIFEST_TEMP.fullmatch(name) is not None
 
 
+def is_same_v1_set(name: str, other: str) -> bool:
+    """Return whether ``name`` - the pattern, a shard or the bare prefix - means the sharded V1 checkpoint called ``other``."""
+    mine, theirs = parse_v1_shard_name(name), parse_v1_shard_name(other)
+    if theirs is None:
+        return False
+    return theirs[0] == name or (mine is not None and (mine[0], mine[2]) == (theirs[0], theirs[2]))
+
+
 def parse_part_name(name: str) -> tuple[int, int] | None:
     """Return ``(part, count)`` of the prefix of one writer's part in a ``_temp`` directory, or None."""
     match = _PART.fullmatch(name)
     return (int(match[1]), int(match[2])) if match else None
+
+
+def is_part_file(name: str) -> bool:
+    """Return whether this is the index or a data file of one writer's part in a ``_temp`` directory."""
+    return parse_part_name(name.partition(".")[0]) is not None

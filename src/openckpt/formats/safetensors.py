@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
     from openckpt.storage.reading import ByteSource, Store
 
-INDEX_SUFFIX = ".safetensors.index.json"
 METADATA_KEY = "__metadata__"
 MISSING = "unknown-missing-shard"
 

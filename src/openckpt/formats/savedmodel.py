@@ -24,14 +24,13 @@ from openckpt.formats.metagraph import (
     text_start,
     text_version,
 )
-from openckpt.formats.names import INDEX_SUFFIX
+from openckpt.formats.names import INDEX_SUFFIX, SAVED_MODEL_NAMES
 from openckpt.formats.wire import parse_varint
 from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from openckpt.storage.reading import ByteSource, Store
 
-PB_NAME, TEXT_NAME = "saved_model.pb", "saved_model.pbtxt"
 _SCHEMA_VERSION = 1
 
 
@@ -77,7 +76,7 @@ class SavedModel:
 
 def find_saved_model(store: Store, directory: str) -> str | None:
     """Return the saved_model file of a directory, the binary one first, or None."""
-    for name in (PB_NAME, TEXT_NAME):
+    for name in SAVED_MODEL_NAMES:
         path = store.join(directory, name)
         stat = store.stat(path)
         if stat is not None and stat.kind == "file":
@@ -97,7 +96,9 @@ def read_saved_model(store: Store, directory: str, *, limits: Limits = DEFAULT_L
     path = find_saved_model(store, directory)
     if path is None:
         raise PathNotFoundError(
-            "savedmodel.absent", store.display(directory), f"neither {PB_NAME} nor {TEXT_NAME} in this directory"
+            "savedmodel.absent",
+            store.display(directory),
+            f"neither {' nor '.join(SAVED_MODEL_NAMES)} in this directory",
         )
 
     def has(*parts: str) -> bool:

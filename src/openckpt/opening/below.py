@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from openckpt.codes.quoting import quoted
 from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError
+from openckpt.formats.names import EXPORT_NAMES
 from openckpt.limits import Limits
 from openckpt.opening.choosing import Choice, choose_in_directory, latest_key, walk_directories
 from openckpt.opening.grouping import Group, group_directory, group_single_file, reads_in_place, what_is_missing
@@ -107,7 +108,7 @@ def _runs_below(store: Store, root: str, limits: Limits, inside_archive: bool) -
     exports: set[str] = set()
     for directory, stats in walk_directories(store, root, deepest=deepest, most=most):
         names = {stat.name for stat in stats}
-        if names & {"saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb"}:
+        if names & EXPORT_NAMES:
             exports.add(store.join(directory, "variables"))
         try:
             choice, listing = choose_in_directory(store, directory, limits=limits)

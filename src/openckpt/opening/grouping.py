@@ -21,15 +21,20 @@ from itertools import islice
 
 from openckpt.errors import CheckpointError, LimitError
 from openckpt.formats.names import (
+    INDEX_SUFFIX,
     MANIFEST_NAME,
     META_SUFFIX,
+    SAVED_MODEL_NAMES,
+    TEMP_SUFFIX,
     is_manifest_temp,
+    is_part_file,
     is_tempstate,
     parse_index_name,
     parse_shard_name,
     parse_v1_shard_name,
     shard_name,
     step_of,
+    v1_pattern,
     v1_shard_name,
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
@@ -164,7 +169,7 @@ class _Grouping:
             archives=tuple(self.archives),
             others=tuple(self.others),
             directories=tuple(self.directories),
-            saved_model="saved_model.pb" in names or "saved_model.pbtxt" in names,
+            saved_model=not names.isdisjoint(SAVED_MODEL_NAMES),
         )
 
     def _sort(self, stat: FileStat) -> None:
@@ -172,7 +177,7 @@ class _Grouping:
         if stat.kind != "file":
             if stat.kind != "dir":
                 self.others.append(stat)
-            elif name.endswith("_temp") and not stat.link:
+            elif name.endswith(TEMP_SUFFIX) and not stat.link:
                 self._sort_temp(stat)
             else:
                 self.directories.append(stat)
@@ -203,7 +208,7 @@ class _Grouping:
             return  # the save is done
         except OSError:
             names = ["unreadable"]
-        is_save = not names or any(name.startswith("part-") for name in names)
+        is_save = not names or any(map(is_part_file, names))
         (self.leftovers if is_save else self.directories).append(stat)
 
     def _path(self, name: str) -> str:
@@ -246,7 +251,7 @@ class _Grouping:
         missing = _some(shard_name(prefix, i, count) for i in range(count) if i not in present)
         num_missing = count - len(present)
         if index is None:
-            missing, num_missing = (f"{prefix}.index", *missing), num_missing + 1
+            missing, num_missing = (prefix + INDEX_SUFFIX, *missing), num_missing + 1
         if damage is None:
             damage = self._too_many(prefix, count)
         shards = tuple(present[i] for i in sorted(present))
@@ -293,7 +298,7 @@ class _Grouping:
             return False
         present = {i: stat for i, stat in files.items() if i < count}
         damage = self._too_many(prefix, count)
-        name = v1_shard_name(prefix, 0, 1) if count == 1 else f"{prefix}-?????-of-{count:05d}"
+        name = v1_shard_name(prefix, 0, 1) if count == 1 else v1_pattern(prefix, count)
         self.groups.append(
             Group(
                 prefix=self._path(name),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openckpt.errors import CorruptionError
-from openckpt.formats.names import INDEX_SUFFIX, META_SUFFIX, parse_v1_shard_name
+from openckpt.formats.names import INDEX_SUFFIX, META_SUFFIX, is_same_v1_set
 from openckpt.limits import Limits
 from openckpt.opening.grouping import group_directory
 from openckpt.opening.listing import Listing, what_is_missing
@@ -38,16 +38,7 @@ META_ONLY = "only the graph is here, the checkpoint that belongs to it is not"
 
 def find_v1_shards(store: Store, listing: Listing, name: str) -> Target | None:
     """``NAME-?????-of-NNNNN``, or NAME alone where such shards lie."""
-    pattern = parse_v1_shard_name(name)
-    found = []
-    for group in listing.groups:
-        if group.format != "table-v1":
-            continue
-        part = parse_v1_shard_name(group.name)
-        if part is not None and (
-            part[0] == name or (pattern is not None and (part[0], part[2]) == (pattern[0], pattern[2]))
-        ):
-            found.append(group)
+    found = [group for group in listing.groups if group.format == "table-v1" and is_same_v1_set(name, group.name)]
     if not found:
         return None
     best = max(found, key=lambda group: (group.complete, group.mtime_ns))

@@ -23,6 +23,7 @@ from openckpt.formats.names import (
     INDEX_SUFFIX,
     MANIFEST_NAME,
     META_SUFFIX,
+    SAVED_MODEL_NAMES,
     is_tempstate,
     parse_index_name,
     parse_shard_name,
@@ -153,7 +154,7 @@ def _resolve_file(store: Store, path: str, stat: FileStat, context: Context) -> 
     if prefix is not None:
         how = How("member", f"a file of the checkpoint {store.display(prefix)!r}")
         return Target(store, prefix, "bundle-v2", how, _literal_sibling(store, prefix))
-    if name in ("saved_model.pb", "saved_model.pbtxt"):
+    if name in SAVED_MODEL_NAMES:
         return _resolve_directory(store, directory, context)
     sharded = shard_map_format(name)
     if sharded is not None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from openckpt.formats.bundle.saving import is_being_saved
 from openckpt.formats.names import prefix_of
 from openckpt.opening.listing import Group, Listing
 from openckpt.storage import FileStat, Store
@@ -38,7 +39,7 @@ def settle(store: Store, listing: Listing, regroup: Regroup) -> Listing:
 def _is_changing(store: Store, listing: Listing, group: Group) -> bool:
     if any(store.stat(store.join(listing.directory, name)) is not None for name in group.missing):
         return True
-    if group.damage is not None and _is_being_saved(store, group.prefix):
+    if group.damage is not None and is_being_saved(store, group.prefix):
         return True
     for stat in group.files:
         now = store.stat(stat.path)
@@ -47,18 +48,12 @@ def _is_changing(store: Store, listing: Listing, group: Group) -> bool:
     return False
 
 
-def _is_being_saved(store: Store, prefix: str) -> bool:
-    """Return whether the save of this prefix still runs, or died: TensorFlow works in ``PREFIX_temp`` (formats 2.11)."""
-    stat = store.stat(f"{prefix}_temp")
-    return stat is not None and stat.kind == "dir"
-
-
 def _look_again(store: Store, directory: str, name: str, regroup: Regroup) -> Listing:
     """Return the listing of one prefix, when it is whole or nothing about it has changed between two looks."""
     seen: list[FileStat] = []
     prefix = store.join(directory, name)
     for look in range(_LOOKS):
-        saving = _is_being_saved(store, prefix)  # asked first: a save that is over by now is over for the scan too
+        saving = is_being_saved(store, prefix)  # asked first: a save that is over by now is over for the scan too
         stats = sorted((stat for stat in store.scan(directory) if prefix_of(stat.name) == name), key=lambda s: s.name)
         listing = regroup(stats)
         if all(group.complete for group in listing.groups):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
 from openckpt.formats.bundle.header import header_of, parse_header, table_kind
 from openckpt.formats.detect import Detected, detect, refusal_of
+from openckpt.formats.names import KERAS_SHARDS_SUFFIX, SAFETENSORS_SHARDS_SUFFIX
 from openckpt.formats.sstable import Table
 from openckpt.limits import Limits
 from openckpt.opening.ends import data_ends
@@ -85,9 +86,9 @@ def could_be_checkpoint(name: str) -> bool:
 
 def shard_map_format(name: str) -> str | None:
     """Return the format of a checkpoint whose files are listed in a JSON index of this name, or None."""
-    if name.endswith(".weights.json"):
+    if name.endswith(KERAS_SHARDS_SUFFIX):
         return "hdf5"
-    return "safetensors" if name.endswith(".safetensors.index.json") else None
+    return "safetensors" if name.endswith(SAFETENSORS_SHARDS_SUFFIX) else None
 
 
 def read_shard_map(store: Store, stat: FileStat, format_: str, limits: Limits) -> tuple[str, ...]:

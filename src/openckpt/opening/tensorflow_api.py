@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from openckpt.errors import CheckpointWarning, CorruptionError, UnsafeError
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.manifest import Manifest, parse_manifest
-from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, parse_v1_shard_name
+from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, is_same_v1_set, parse_v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.opening.opener import open as open_checkpoint
 from openckpt.opening.reader import CheckpointReader
@@ -98,8 +98,7 @@ def checkpoint_exists(checkpoint_prefix: Path) -> bool:
         stats = LOCAL.scan(directory)
     except OSError:
         return False
-    parts = (parse_v1_shard_name(stat.name) for stat in stats)
-    return any(part is not None and (part[0], part[2]) == (pattern[0], pattern[2]) for part in parts)
+    return any(is_same_v1_set(name, stat.name) for stat in stats)
 
 
 def latest_checkpoint(checkpoint_dir: Path, latest_filename: str | None = None) -> str | None:

@@ -12,7 +12,7 @@ from openckpt.lazy import lazy_attributes
 if TYPE_CHECKING:
     from openckpt.formats.bundle.encoder import Sliced, Strings, Variants, encode_bundle
     from openckpt.formats.bundle.entry import BundleEntry, encode_entry, parse_entry
-    from openckpt.formats.bundle.header import Header, encode_header, header_of, read_header, table_kind
+    from openckpt.formats.bundle.header import Header, encode_header, header_of, table_kind
     from openckpt.formats.bundle.opening import open_bundle
     from openckpt.formats.bundle.reader import BundleReader
 
@@ -29,7 +29,6 @@ _HOMES = {
     "header_of": "header",
     "open_bundle": "opening",
     "parse_entry": "entry",
-    "read_header": "header",
     "table_kind": "header",
 }
 
@@ -46,7 +45,6 @@ __all__ = [
     "header_of",
     "open_bundle",
     "parse_entry",
-    "read_header",
     "table_kind",
 ]
 

@@ -14,7 +14,6 @@ from openckpt.formats.messages import Versions, check_versions, parse_versions
 from openckpt.formats.sstable.table import Table
 from openckpt.formats.wire import encode_field, iter_fields, to_signed
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.storage.reading import ByteSource
 
 
 class Header(NamedTuple):
@@ -86,11 +85,6 @@ def header_of(table: Table, limits: Limits = DEFAULT_LIMITS) -> Header:
     if table_kind(first) == "v1":
         raise CorruptionError("bundle.is-v1", where, "this table is a V1 checkpoint, not the index of a V2 one")
     return parse_header(first[1], where, limits)
-
-
-def read_header(source: ByteSource, *, limits: Limits = DEFAULT_LIMITS) -> Header:
-    """Return the header of the index in ``source``, reading as little as possible."""
-    return header_of(Table(source, limits=limits), limits)
 
 
 def encode_header(num_shards: int, *, big_endian: bool = False) -> bytes:

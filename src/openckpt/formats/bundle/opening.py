@@ -12,6 +12,7 @@ import time
 
 from openckpt.errors import CheckpointError
 from openckpt.formats.bundle.reader import BundleReader
+from openckpt.formats.bundle.saving import is_being_saved
 from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.storage.reading import Store
@@ -37,7 +38,7 @@ def open_bundle(store: Store, prefix: str, *, limits: Limits = DEFAULT_LIMITS) -
             reader = BundleReader(store, prefix, index, limits)
         except CheckpointError:
             # In this order: a save that is over when it is asked for has changed the index before the index is asked.
-            moving = _save_in_progress(store, prefix) or not index.unchanged()
+            moving = is_being_saved(store, prefix) or not index.unchanged()
             index.close()
             if last or not moving:
                 raise
@@ -49,15 +50,9 @@ def open_bundle(store: Store, prefix: str, *, limits: Limits = DEFAULT_LIMITS) -
     raise AssertionError("the last attempt returns or raises")
 
 
-def _save_in_progress(store: Store, prefix: str) -> bool:
-    """Return whether TensorFlow is (or was, when it died) saving this prefix: it works in ``PREFIX_temp`` (formats 2.11)."""
-    stat = store.stat(prefix + "_temp")
-    return stat is not None and stat.kind == "dir"
-
-
 def _half_replaced(store: Store, reader: BundleReader) -> bool:
     """Return whether new shards may lie beside the old index: the moment between TensorFlow's renames and its index."""
-    if not _save_in_progress(store, reader.prefix):
+    if not is_being_saved(store, reader.prefix):
         return False
     index = store.stat(reader.prefix + INDEX_SUFFIX)
     shards = [store.stat(reader.shards.path(shard)) for shard in range(min(reader.shards.count, 64))]

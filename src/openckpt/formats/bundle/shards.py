@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from openckpt.errors import CorruptionError, Where
-from openckpt.formats.names import parse_shard_name, shard_name
+from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name
 from openckpt.storage.reading import ByteSource, Store
 
 _EAGER = 64  # shards that are opened with the index, so that a sweep or an overwrite cannot mix two saves
@@ -82,7 +82,7 @@ class Shards:
         if shard >= self.count:
             raise CorruptionError(
                 "bundle.shard-range",
-                Where(self._store.display(self._prefix + ".index"), key),
+                Where(self._store.display(self._prefix + INDEX_SUFFIX), key),
                 f"the tensor lies in shard {shard}, which cannot exist",
                 expected=f"a shard below {self.count}",
                 found=shard,
