@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from openckpt.cli import exits
-from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.each import error_document, print_json, run_for_each
 from openckpt.cli.progress import progress_bar
 from openckpt.cli.reading import open_checkpoint
 from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen
 from openckpt.cli.text import count_text, pad, shape_text, shorten
-from openckpt.errors import UnsupportedError, Where, printable
+from openckpt.errors import CheckpointError, UnsupportedError, Where, printable
 from openckpt.formats.spec import GRAPH_KEY
 
 if TYPE_CHECKING:
@@ -47,34 +47,57 @@ def command(path: str, keys: tuple[str, ...], npy: str | None, values: int, no_v
     """
     settings = current_settings()
     screen = Screen(settings)
-    documents: list[dict[str, object]] = []
-    facts: dict[str, object] = {}
 
-    with open_checkpoint(path, settings) as ckpt:
-        facts.update(path=path, prefix=ckpt.prefix, format=ckpt.format, step=ckpt.step)
-        names, missing = _resolve(ckpt, keys)
-        if npy is not None and len(names) + len(missing) != 1:
-            raise click.UsageError(f"--npy writes one tensor, {len(names)} match {' '.join(map(repr, keys))}")
+    def work(path: str) -> int:
+        with open_checkpoint(path, settings) as ckpt:
+            names, missing = _resolve(ckpt, keys)
+            if npy is not None and len(names) + len(missing) != 1:
+                raise click.UsageError(f"--npy writes one tensor, {len(names)} match {' '.join(map(repr, keys))}")
+            show = _Show(screen, ckpt, missing, npy, values, verify=not no_verify, as_json=as_json)
+            code = run_for_each([*names, *missing], show.tensor, settings, as_json=False)
+            if as_json:
+                facts = {"path": path, "prefix": ckpt.prefix, "format": ckpt.format, "step": ckpt.step}
+                print_json({**facts, "tensors": show.documents, "errors": show.errors})
+            return code
 
-        def work(key: str) -> int:
-            if key in missing:
-                ckpt.specs[key]  # raises, and the message names the nearest keys
-            array = ckpt.read(key, verify=not no_verify)
-            if npy is not None:
-                _write_npy(npy, ckpt, key, array)
-            if npy is None or as_json:
-                with progress_bar() as (progress, _clear):
-                    facts_of_key = _describe(array, progress)
-                if as_json:
-                    documents.append(_document(ckpt, key, array, facts_of_key, values))
-                else:
-                    _print_tensor(screen, ckpt, key, array, facts_of_key, values)
-            return exits.YES
+    return run_for_each([path], work, settings, as_json=as_json)
 
-        code = run_for_each([*names, *missing], work, settings, as_json=False)
-    if as_json:
-        print_json({**facts, "tensors": documents})
-    return code
+
+class _Show:
+    """Shows the tensors of one checkpoint one by one, and collects their JSON."""
+
+    def __init__(
+        self, screen: Screen, ckpt: CheckpointReader, missing: list[str], npy: str | None, values: int,
+        *, verify: bool, as_json: bool,
+    ) -> None:  # fmt: skip
+        self.screen, self.ckpt, self.missing, self.npy, self.values = screen, ckpt, missing, npy, values
+        self.verify, self.as_json = verify, as_json
+        self.documents: list[dict[str, object]] = []
+        self.errors: list[dict[str, object]] = []
+
+    def tensor(self, key: str) -> int:
+        """Show one tensor and return the exit code; an error is kept for the JSON before it leaves."""
+        try:
+            self._show(key)
+        except (CheckpointError, OSError) as error:
+            self.errors.append(error_document(error, self.ckpt.prefix))
+            raise
+        return exits.YES
+
+    def _show(self, key: str) -> None:
+        if key in self.missing:
+            self.ckpt.specs[key]  # raises, and the message names the nearest keys
+        array = self.ckpt.read(key, verify=self.verify)
+        if self.npy is not None:
+            _write_npy(self.npy, self.ckpt, key, array)
+            if not self.as_json:
+                return
+        with progress_bar() as (progress, _clear):
+            described = _describe(array, progress)
+        if self.as_json:
+            self.documents.append(_document(self.ckpt, key, array, described, self.values))
+        else:
+            _print_tensor(self.screen, self.ckpt, key, array, described, self.values)
 
 
 def _resolve(ckpt: CheckpointReader, keys: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -281,7 +304,10 @@ def _write_npy(target: str, ckpt: CheckpointReader, key: str, array: Numbers) ->
             Where(ckpt.prefix, key),
             f"a tensor of type {ckpt.specs[key].dtype} has no form in a .npy file",
         )
-    with replace_file(target) as file:
-        np.lib.format.write_array(file, plain, allow_pickle=False)
+    try:
+        with replace_file(target) as file:
+            np.lib.format.write_array(file, plain, allow_pickle=False)
+    except OSError as error:  # which names the temporary file, of which nobody has heard
+        raise OSError(error.errno, error.strerror, target) from None
     note = "" if plain is array else f" (stored as {ckpt.specs[key].dtype}; every value is exact)"
     click.echo(f"openckpt: wrote {plain.dtype.name} {shape_text(plain.shape)} to {printable(target)}{note}", err=True)

@@ -22,6 +22,26 @@ def show(run: Runner, zoo: Path, key: str, *options: str) -> dict[str, object]:
     return tensor
 
 
+def test_json_tells_of_what_could_not_be_shown(openckpt_cli: Runner, damaged: Path, tmp_path: Path) -> None:
+    """An absent path has its line, as in every command; a key that is absent or damaged is told beside those that are not."""
+    absent = openckpt_cli("show", "--json", tmp_path / "absent", "w")
+    (document,) = absent.documents
+    assert (absent.code, document["error"]["code"]) == (4, "path.not-found")
+    assert faults(document, schemas()["error"]) == []
+    answer = openckpt_cli("show", "--json", damaged, "dense/*", "nope")
+    (document,) = answer.documents
+    assert faults(document, schemas()["show"]) == []
+    assert {error["code"] for error in document["errors"]} == {"bundle.crc-mismatch", "spec.no-such-key"}
+    assert answer.code == 3 and document["tensors"]
+
+
+def test_npy_that_cannot_be_written_names_the_file(openckpt_cli: Runner, zoo: Path, tmp_path: Path) -> None:
+    """The file that was asked for, not the temporary one beside it."""
+    target = tmp_path / "absent" / "x.npy"
+    answer = openckpt_cli("show", zoo, "brain", "--npy", target)
+    assert (answer.code, answer.err) == (4, f"openckpt: error: {target}: No such file or directory\n")
+
+
 def test_json_follows_the_documented_schema(openckpt_cli: Runner, zoo: Path) -> None:
     """Every tensor of the zoo at once, by pattern."""
     document = openckpt_cli("show", "--json", zoo, "*").documents[0]
