@@ -75,4 +75,9 @@ class Limits(NamedTuple):
             )
 
 
+def no_memory(where: Where | str, what: str) -> LimitError:
+    """Make the error for what has enough bytes in the file and this process not enough memory for."""
+    return LimitError("limits.no-memory", where, f"there is not enough memory to read {what}")
+
+
 DEFAULT_LIMITS = Limits()

@@ -16,7 +16,7 @@ from openckpt.errors import CheckpointError, ConflictError, LimitError, Unsuppor
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.extents import Request, check_target, read_arrays
 from openckpt.formats.spec import Extent, TensorSpec, no_such_key
-from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
@@ -115,10 +115,18 @@ class FlatReader:
         verify: bool = True,
     ) -> dict[str, Array]:
         """Return ``{key: array}``; with ``out`` the values are read into the given arrays, all checked before any is filled."""
+        wanted = list(dict.fromkeys(keys))
+        try:
+            return self._read_many(wanted, out or {}, threads, verify)
+        except MemoryError:
+            where = Where(self.path, wanted[0] if len(wanted) == 1 else None)
+            raise no_memory(where, "so much data") from None
+
+    def _read_many(
+        self, wanted: list[str], targets: Mapping[str, Array], threads: int | None, verify: bool
+    ) -> dict[str, Array]:
         import numpy as np
 
-        wanted = list(dict.fromkeys(keys))
-        targets = out or {}
         for key in wanted:
             spec = self.spec(key)
             if key in targets and spec.dtype in BY_NAME:  # an unknown type is refused by the read itself

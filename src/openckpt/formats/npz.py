@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, CorruptionError, LimitError, UnsafeError, UnsupportedError, Where
+from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
 from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchanged
 from openckpt.formats.members import check_member, crc_mismatch, stated_crc
 from openckpt.formats.npy import NpyHeader, header_length, parse_header
 from openckpt.formats.spec import Extent, TensorSpec
-from openckpt.limits import DEFAULT_LIMITS, MIB, Limits
+from openckpt.limits import DEFAULT_LIMITS, MIB, Limits, no_memory
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
@@ -113,7 +113,7 @@ class NpzReader(FlatReader):
             flat[:] = values
             return np.array(flat.reshape(header.shape, order="F" if header.fortran else "C"), order="C")
         except MemoryError:
-            raise LimitError("limits.exceeded", where, "no memory for so many strings") from None
+            raise no_memory(where, "so many strings") from None
 
     def _verify_run(self, key: str, raw: memoryview) -> None:
         from zlib import crc32

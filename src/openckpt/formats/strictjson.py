@@ -11,7 +11,8 @@ import json
 import re
 from typing import TypeAlias
 
-from openckpt.errors import CorruptionError, LimitError, Where
+from openckpt.errors import CorruptionError, Where
+from openckpt.limits import no_memory
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -76,7 +77,7 @@ def parse_json(
         # an integer of more digits than Python converts, or NaN
         raise bad(f"not JSON: {str(error).partition(';')[0]}") from None
     except MemoryError:
-        raise LimitError("limits.exceeded", place, "the JSON needs more memory than this process has") from None
+        raise no_memory(place, "this JSON") from None
     if _SURROGATE_ESCAPE.search(raw) and has_surrogate(value):
         raise bad("the text has half of a surrogate pair, which is no character")
     return value

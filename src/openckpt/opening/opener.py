@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, PathNotFoundError
 from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.formats.spec import TensorReader
-from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 from openckpt.opening.reader import CheckpointReader
 from openckpt.opening.resolving import Target, resolve
 from openckpt.storage import LOCAL
@@ -46,6 +46,8 @@ def open(
     name = os.fsdecode(path)
     try:
         return _open(name, limits, verify, progress)
+    except MemoryError:
+        raise no_memory(name, "what says what is in this file") from None
     except OSError as error:
         if not isinstance(error, CheckpointError):
             error.add_note(f"while opening the checkpoint {name!r}")

@@ -13,6 +13,7 @@ import stat as stat_bits
 from collections.abc import Callable, Sequence
 
 from openckpt.errors import CorruptionError, Where
+from openckpt.limits import no_memory
 from openckpt.storage.reading import Buffer, ByteSource, FileStat, Kind
 
 _IOV_MAX = 1000  # POSIX guarantees 16, Linux and macOS have 1024
@@ -89,14 +90,17 @@ class LocalFile:
         if offset < 0 or size < 0 or offset + size > self.size:
             raise self._short(offset, size, max(0, self.size - offset))
         held = self._held()
-        data = os.pread(held.number, size, offset)
-        if len(data) == size:
-            return data
-        # One call may return less: a signal, or the kernel's cap of 2 GiB - 4 KiB.
-        buffer = bytearray(size)
-        buffer[: len(data)] = data
-        self._fill(held, memoryview(buffer)[len(data) :], offset + len(data))
-        return bytes(buffer)
+        try:
+            data = os.pread(held.number, size, offset)
+            if len(data) == size:
+                return data
+            # One call may return less: a signal, or the kernel's cap of 2 GiB - 4 KiB.
+            buffer = bytearray(size)
+            buffer[: len(data)] = data
+            self._fill(held, memoryview(buffer)[len(data) :], offset + len(data))
+            return bytes(buffer)
+        except MemoryError:  # a sparse file has any number of bytes for nothing
+            raise no_memory(Where(self.path, offset=offset), f"{size} bytes at once") from None
 
     def _fill(self, held: _Descriptor, view: memoryview, offset: int) -> None:
         while view.nbytes:

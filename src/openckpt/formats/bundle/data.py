@@ -24,7 +24,7 @@ from openckpt.formats.extents import Request
 from openckpt.formats.flat import checked_shape
 from openckpt.formats.slicing import Extents, Region, full_region, plan_copies, region_shape, resolve_extents
 from openckpt.formats.spec import TensorSpec
-from openckpt.limits import Limits
+from openckpt.limits import Limits, no_memory
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
@@ -150,6 +150,15 @@ class BundleData:
         them. Everything that can be told from the index is checked before the first byte is read.
         """
         wanted = list(dict.fromkeys(keys))
+        try:
+            return self._read_many(wanted, out, threads, verify=verify)
+        except MemoryError:
+            where = Where(self._path, wanted[0] if len(wanted) == 1 else None)
+            raise no_memory(where, "so much data") from None
+
+    def _read_many(
+        self, wanted: list[str], out: Mapping[str, Array] | None, threads: int | None, *, verify: bool
+    ) -> dict[str, Array]:
         values = self._index.values(wanted)
         results: dict[str, Array | None] = dict.fromkeys(wanted)
         requests: list[Request] = []
@@ -304,7 +313,10 @@ class BundleData:
         where = Where(self._index.source.path, key)
         region = resolve_extents(extents_, entry.shape or (), where)
         if entry.slices:
-            return self._assemble(key, entry, dtype, region, verify=verify)
+            try:
+                return self._assemble(key, entry, dtype, region, verify=verify)
+            except MemoryError:
+                raise no_memory(where, "a tensor of this size") from None
         whole = self.read_many((key,), verify=verify)[key]
         part: Array = whole[tuple(slice(start, start + length) for start, length in region)]
         return part.copy()

@@ -6,6 +6,7 @@ CRC. A fault of a whole shard is one finding with all tensors that it costs, not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +25,7 @@ from openckpt.formats.slicing import (
     resolve_extents,
 )
 from openckpt.formats.spec import GRAPH_KEY
-from openckpt.limits import Limits
+from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from openckpt.formats.bundle.reader import BundleReader
@@ -36,6 +37,11 @@ _TF_REASSEMBLES = frozenset(
     "float32 float64 int8 int16 int32 int64 uint8 bool complex64 complex128 bfloat16 qint8 quint8 qint32 int4 uint4".split()
 )
 _PADDING = 4096  # zeros between tensors up to this much are alignment
+
+# {"name": {...}, ...}, no object deeper (formats 8.4); possessive, so that no text makes it step back.
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_MEMBER = rb"\s*+" + _STRING + rb"\s*+:\s*+\{(?:[^{}\"]++|" + _STRING + rb")*+\}\s*+"
+_SAFETENSORS_HEADER = re.compile(rb"\{(?:" + _MEMBER + rb"(?:," + _MEMBER + rb")*+|\s*+)\}\s*+", re.DOTALL).fullmatch
 
 
 _MANY_ENTRIES = 10_000  # from here on the walk may last a second, and reports after every block
@@ -319,15 +325,12 @@ def _is_safetensors_header(source: ByteSource, size: int) -> bool:
     if size < 10:
         return False
     length = int.from_bytes(source.read_at(0, 8), "little")
-    if not 2 <= length <= min(size - 8, 100_000_000):
+    padding = size - 8 - length
+    if length < 2 or not 0 <= padding <= _PADDING or length > DEFAULT_LIMITS.header_bytes:
         return False
-    import json
-
-    try:
-        header = json.loads(source.read_at(8, length))
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(header, dict) and not source.read_at(8 + length, size - 8 - length).strip(b"\0 ")
+    # Parsed, a hostile header of 100 MB would take gigabytes; its form is enough to tell it from anything else.
+    is_header = _SAFETENSORS_HEADER(source.read_at(8, length)) is not None
+    return is_header and not source.read_at(8 + length, padding).strip(b"\0 ")
 
 
 def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: Progress | None) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, cast
 
-from openckpt.errors import CheckpointError, CorruptionError, LimitError, UnsupportedError, Where
+from openckpt.errors import CheckpointError, CorruptionError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import byte_view
 from openckpt.formats.hdf5.filters import LZF, OURS, SZIP, Filter, decode_chunk
@@ -19,6 +19,7 @@ from openckpt.formats.hdf5.heap import GlobalHeap
 from openckpt.formats.hdf5.library import LIBRARY_ERRORS, opened, unreadable
 from openckpt.formats.hdf5.report import Dataset, HDF5Report, Problem, problem_of
 from openckpt.formats.hdf5.superblock import read_superblock
+from openckpt.limits import no_memory
 
 if TYPE_CHECKING:
     from h5py import h5d
@@ -50,7 +51,7 @@ def read_dataset(source: ByteSource, dataset: Dataset) -> Array:
             return cast("Array", raw.view(np.uint8) != 0)
         return raw.view(plain)
     except MemoryError:
-        raise LimitError("limits.exceeded", where, "no memory for a tensor of this size") from None
+        raise no_memory(where, "a tensor of this size") from None
 
 
 def check_data(source: ByteSource, report: HDF5Report, progress: Progress | None = None) -> Iterator[Problem]:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from openckpt.errors import CheckpointError, CorruptionError, LimitError, Where
+from openckpt.errors import CheckpointError, CorruptionError, Where
+from openckpt.limits import no_memory
 
 if TYPE_CHECKING:
     from h5py import h5g
@@ -78,14 +79,14 @@ def opened(source: ByteSource) -> Iterator[h5g.GroupID]:
     try:
         handle = h5py.File(file, "r", locking=False)
     except MemoryError:
-        raise _no_memory(where) from None
+        raise no_memory(where, "what the HDF5 library asks for") from None
     except LIBRARY_ERRORS as error:
         raise file.error or unreadable(where, error) from None
     try:
         root: h5g.GroupID = handle["/"].id
         yield root
     except MemoryError:
-        raise _no_memory(where) from None
+        raise no_memory(where, "what the HDF5 library asks for") from None
     except CheckpointError:
         if file.error is not None:
             raise file.error from None
@@ -106,10 +107,6 @@ def unreadable(where: Where, error: BaseException, code: str = "hdf5.unreadable"
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message, for quoting in ours."""
     return (str(error).strip("'\"").splitlines() or [type(error).__name__])[0][:200]
-
-
-def _no_memory(where: Where) -> LimitError:
-    return LimitError("limits.exceeded", where, "the HDF5 library needs more memory than this process has")
 
 
 def attempt(call: Callable[[], T], otherwise: T) -> T:

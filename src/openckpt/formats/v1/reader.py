@@ -29,7 +29,7 @@ from openckpt.formats.spec import Extent, TensorSpec, no_such_key
 from openckpt.formats.sstable.table import Table
 from openckpt.formats.v1.files import V1Files, find_v1_files
 from openckpt.formats.v1.meta import TensorMeta, V1Meta, parse_v1_meta
-from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
@@ -185,7 +185,14 @@ class V1Reader:
             CorruptionError: ``v1.slice-missing``, ``v1.bad-value``, ``v1.value-count``, ``slices.gap``, ``slices.overlap``,
                 ``table.block-crc`` ...
             UnsupportedError: a dtype that is not known or cannot be in a V1 checkpoint.
+            LimitError: ``limits.no-memory``.
         """
+        try:
+            return self._read(key)
+        except MemoryError:
+            raise no_memory(Where(self.path, key), "a tensor of this size") from None
+
+    def _read(self, key: str) -> Array:
         import numpy as np
 
         shape, dtype = self.readable(key)
