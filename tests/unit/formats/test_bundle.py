@@ -395,6 +395,22 @@ def test_bulk_reads_equal_single_reads(tmp_path: Path, threads: int | None) -> N
         assert many[key].tolist() == singles[key].tolist() == into[key].tolist()
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_bulk_read_of_some_keys_reads_nothing_else(listed: bool) -> None:
+    """Hundreds of the keys are asked for; the others are neither read, nor returned, nor wanted in ``out``."""
+    files = bundle({f"small/{n:03d}": np.array(n, np.int32) for n in range(600)})
+    files["ckpt-7.data-00000-of-00001"] = files["ckpt-7.data-00000-of-00001"][:-4]  # the last one cannot be read
+    reader = opened(files)
+    keys = [f"small/{n:03d}" for n in range(1, 599)]
+    if listed:
+        list(reader.items())
+    into = {key: np.zeros((), np.int32) for key in keys}
+    assert list(reader.read_many(keys)) == keys
+    assert {key: int(value) for key, value in reader.read_many(keys, out=into).items()} == {
+        key: int(key[-3:]) for key in keys
+    }
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_an_error_in_any_thread_reaches_the_caller(tmp_path: Path, threads: int) -> None:
     """A damaged large tensor, and a damaged small one, fail the bulk read with their own key."""

@@ -164,7 +164,9 @@ class BundleData:
         requests: list[Request] = []
         plain: list[DType] = []
         opaque: list[tuple[str, BundleEntry, DType]] = []
-        rest = self._request_groups(values, requests, plain, verify=verify) if len(wanted) >= _MANY else wanted
+        rest = wanted
+        if len(wanted) >= _MANY:
+            rest = self._request_groups(wanted, values, requests, plain, verify=verify)
         for key in rest:
             entry = parse_entry(values[key], Where(self._index.source.path, key), self._limits)
             dtype = self._dtype(entry, key)
@@ -192,14 +194,21 @@ class BundleData:
         return results  # type: ignore[return-value]  # every key has its array by now
 
     def _request_groups(
-        self, values: Mapping[str, bytes], requests: list[Request], plain: list[DType], *, verify: bool
+        self,
+        wanted: list[str],
+        values: Mapping[str, bytes],
+        requests: list[Request],
+        plain: list[DType],
+        *,
+        verify: bool,
     ) -> list[str]:
-        """Add the requests of all tensors that share dtype and shape with many others; return the keys that are left.
+        """Add the requests of all wanted tensors that share dtype and shape with many others; return the keys that are left.
 
         Tensor by tensor this would take longer than reading the bytes of small ones.
         """
         groups: dict[tuple[bytes, int], list[str]] = {}
-        for key, value in values.items():
+        for key in wanted:  # there may be more values than these
+            value = values[key]
             groups.setdefault((value[: prefix_end(value)], len(value)), []).append(key)
         rest: list[str] = []
         for (prefix, _), keys in groups.items():
