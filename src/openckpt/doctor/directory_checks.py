@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 from openckpt.doctor.archive_checks import sort_archives
@@ -169,10 +170,7 @@ def _iter_specs(scene: Scene, groups: Sequence[Group]) -> Iterator[tuple[str, di
 
 def _specs(scene: Scene, group: Group) -> dict[str, TensorSpec] | None:
     try:
-        reader = open_target(target_of(scene, group), limits=scene.limits, child=scene.child)
-        try:
+        with closing(open_target(target_of(scene, group), limits=scene.limits, child=scene.child)) as reader:
             return dict(reader.items()) if len(reader) <= _COMPARED_TENSORS else None
-        finally:
-            reader.close()
     except (CheckpointError, OSError):
         return None

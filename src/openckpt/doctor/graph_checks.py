@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from openckpt.doctor.scene import Scene, shown
 from openckpt.errors import CheckpointError
@@ -61,8 +62,5 @@ def check_meta_graph(scene: Scene, group: Group, reader: TensorReader) -> Iterat
 
 def read_meta_graph(scene: Scene, stat: FileStat) -> MetaGraph:
     """Read one ``.meta`` file; raises CheckpointError and OSError."""
-    source = scene.store.open(stat.path)
-    try:
+    with closing(scene.store.open(stat.path)) as source:
         return parse_meta_graph(source, scene.limits)
-    finally:
-        source.close()

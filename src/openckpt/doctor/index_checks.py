@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from openckpt.codes.quoting import quoted
 from openckpt.doctor.content import compressed
@@ -91,11 +92,8 @@ def _explain_file(scene: Scene, group: Group, main: FileStat) -> Finding | None:
         if finding is not None:
             return finding
     try:
-        source = scene.store.open(main.path)
-        try:
+        with closing(scene.store.open(main.path)) as source:
             found = detect(source)
-        finally:
-            source.close()
     except (CheckpointError, OSError):
         return None
     if found.kind in ("gz", "bz2", "xz"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -75,10 +76,7 @@ def stem_of(group: Group) -> str:
 def read_small(store: Store, path: str, most: int) -> bytes | None:
     """Return the bytes of a file, None where it is larger than ``most`` or cannot be read."""
     try:
-        source = store.open(path)
-        try:
+        with closing(store.open(path)) as source:
             return source.read_at(0, source.size) if source.size <= most else None
-        finally:
-            source.close()
     except (CheckpointError, OSError):
         return None

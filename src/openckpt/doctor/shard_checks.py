@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 
 from openckpt.codes.quoting import quoted
 from openckpt.doctor.content import find_replacement
@@ -152,11 +153,8 @@ def _true_step(scene: Scene, group: Group, reader: TensorReader, keys: Sequence[
     paths = {scene.store.display(stat.path): stat.path for stat in group.shards}
 
     def read(extent: Extent) -> bytes:
-        source = scene.store.open(paths[extent.path])
-        try:
+        with closing(scene.store.open(paths[extent.path])) as source:
             return source.read_at(extent.offset, extent.nbytes)
-        finally:
-            source.close()
 
     def siblings() -> Iterator[tuple[str, TensorReader]]:
         for other in scene.listing.groups:

@@ -11,8 +11,9 @@ Keras itself cannot load back; refused by name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, CorruptionError, FormatError, UnsafeError, Where
 from openckpt.formats.hdf5.attributes import parse_config
@@ -22,13 +23,12 @@ from openckpt.formats.keras_h5 import HDF5Reader, inspect_source
 from openckpt.formats.members import check_member
 from openckpt.formats.strictjson import Json, parse_json
 from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
     from openckpt.storage.archive import ArchiveStore
     from openckpt.storage.reading import ByteSource, Store
-
-T = TypeVar("T")
 
 METADATA, CONFIG, WEIGHTS, NPZ_WEIGHTS = "metadata.json", "config.json", "model.weights.h5", "model.weights.npz"
 
@@ -44,6 +44,9 @@ class _Box:
 
     def join(self, name: str) -> str:
         return self.store.join(self.directory, name) if self.directory else name
+
+    def open(self, name: str) -> ByteSource:
+        return self.store.open(self.join(name))
 
     def has(self, name: str) -> bool:
         stat = self.store.stat(self.join(name))
@@ -63,15 +66,6 @@ class _Box:
     def close(self) -> None:
         if self._source is not None:
             self._source.close()
-
-
-def _with_source(box: _Box, name: str, use: Callable[[ByteSource], T]) -> T:
-    """Return ``use(source)`` for one file of the box, and close it."""
-    source = box.store.open(box.join(name))
-    try:
-        return use(source)
-    finally:
-        source.close()
 
 
 class KerasReader(HDF5Reader):
@@ -110,7 +104,8 @@ class KerasReader(HDF5Reader):
         if data:
             for name in self.members:
                 try:
-                    _with_source(self._box, name, check_member)
+                    with closing(self._box.open(name)) as source:
+                        check_member(source)
                 except CheckpointError as error:
                     yield finding_of(error)
         yield from super().validate(data=data, progress=progress)
@@ -141,7 +136,7 @@ def open_keras(
         if not box.has(WEIGHTS):
             raise _no_weights(box, store.display(path))
         box.store.expect([box.join(name) for name in (METADATA, CONFIG, WEIGHTS) if box.has(name)])
-        weights = box.store.open(box.join(WEIGHTS))
+        weights = box.open(WEIGHTS)
         try:
             report = inspect_source(weights, limits=limits, child=child)
             reader = KerasReader(store.display(path), box, weights, report, limits=limits, child=child)
@@ -177,7 +172,7 @@ def _open_box(store: Store, path: str, limits: Limits) -> _Box:
 def _no_weights(box: _Box, path: str) -> CheckpointError:
     stat = box.store.stat(box.join(WEIGHTS))
     if stat is not None and stat.kind == "other":
-        box.store.open(box.join(WEIGHTS)).close()  # a link or a device: the store says so
+        box.open(WEIGHTS).close()  # a link or a device: the store says so
     if box.has(NPZ_WEIGHTS):
         return UnsafeError("keras.npz-weights", path, f"the weights are {NPZ_WEIGHTS}, which holds pickled objects")
     names = ", ".join(map(repr, list(box.members())[:5])) or "nothing"
@@ -206,15 +201,11 @@ def _describe(reader: KerasReader, box: _Box, limits: Limits) -> None:
 
 
 def _read_bytes(reader: KerasReader, box: _Box, name: str, code: str, limits: Limits) -> bytes | None:
-    def content(source: ByteSource) -> bytes:
-        limits.check("json_bytes", source.size, source.path, f"the size of {name}")
-        return source.read_at(0, source.size)
-
     if not box.has(name):
         reader.add_problem(Problem(code, name, f"the archive has no {name}"))
         return None
     try:
-        return _with_source(box, name, content)
+        return read_whole(box.store, box.join(name), limits=limits, cap="json_bytes", what=f"the size of {name}")
     except CheckpointError as error:
         reader.add_problem(problem_of(error))
         return None

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, CorruptionError, Where
+from openckpt.errors import CheckpointError, Where
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchanged
 from openckpt.formats.hdf5.child import HDF5Child, inspect_hdf5_in_child
@@ -21,9 +21,8 @@ from openckpt.formats.hdf5.data import check_data, read_dataset
 from openckpt.formats.hdf5.report import Dataset, HDF5Report, KerasAttributes, Problem
 from openckpt.formats.hdf5.superblock import probe_hdf5
 from openckpt.formats.hdf5.walk import inspect_hdf5, natural
-from openckpt.formats.safetensors import check_plain_name
+from openckpt.formats.shardmap import MISSING, parse_map, plain_name, read_index
 from openckpt.formats.spec import TensorSpec
-from openckpt.formats.strictjson import parse_json
 from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
@@ -41,8 +40,6 @@ __all__ = [
     "parse_shard_map",
     "probe_hdf5",
 ]
-
-MISSING = "unknown-missing-shard"
 
 
 class HDF5Reader(FlatReader):
@@ -193,35 +190,25 @@ def parse_shard_map(data: bytes, path: str) -> dict[str, tuple[str, ...]]:
         CorruptionError: not an index as Keras writes it (``hdf5.index``).
         UnsafeError: a file name that leads out of the directory (``hdf5.unsafe-shard-name``).
     """
-    document = parse_json(data, path, code="hdf5.index")
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict):
-        raise CorruptionError("hdf5.index", path, "the index has no object called weight_map")
     shards: dict[str, tuple[str, ...]] = {}
-    for group, value in weight_map.items():
-        names: list[str] = []
-        for name in value if isinstance(value, list) else [value]:
-            if not isinstance(name, str) or not name:
-                raise CorruptionError("hdf5.index", Where(path, group), "a file name is not a string")
-            check_plain_name(name, Where(path, group), "hdf5.unsafe-shard-name")
-            names.append(name)
-        shards[group] = tuple(names)
+    for group, value in parse_map(data, path, code="hdf5.index").items():
+        names = value if isinstance(value, list) else [value]
+        where = Where(path, group)
+        shards[group] = tuple(
+            plain_name(name, where, code="hdf5.index", unsafe_code="hdf5.unsafe-shard-name") for name in names
+        )
     return shards
 
 
 def _open_sharded(store: Store, path: str, limits: Limits, child: HDF5Child | None) -> HDF5Reader:
-    index = store.open(path)
-    try:
-        limits.check("json_bytes", index.size, index.path, "the size of the index")
-        shard_map = parse_shard_map(index.read_at(0, index.size), index.path)
-    finally:
-        index.close()
+    shown = store.display(path)
+    shard_map = parse_shard_map(read_index(store, path, limits), shown)
     directory, _ = store.split(path)
     groups: dict[str, list[str]] = {}
     for group, names in shard_map.items():
         for name in names:
             groups.setdefault(name, []).append(group.strip("/"))
-    limits.check("shards", len(groups), index.path, "the number of files")
+    limits.check("shards", len(groups), shown, "the number of files")
     paths = {name: store.join(directory, name) for name in groups}
     store.expect(list(paths.values()))
     sources: list[ByteSource] = []
@@ -235,12 +222,12 @@ def _open_sharded(store: Store, path: str, limits: Limits, child: HDF5Child | No
                 missing.append(name)
                 continue
             reports.append(inspect_source(sources[-1], limits=limits, child=child))
-        reader = HDF5Reader(index.path, sources, reports, limits=limits, child=child)
+        reader = HDF5Reader(shown, sources, reports, limits=limits, child=child)
     except BaseException:
         for source in sources:
             source.close()
         raise
-    reader._index = (index.path,)
+    reader._index = (shown,)
     for name in missing:
         reader._add_missing(name, groups[name])
     return reader

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, CorruptionError, FormatError, UnsafeError, Where
+from openckpt.errors import CheckpointError, CorruptionError, FormatError, Where
 from openckpt.formats.flat import FlatReader, Run, check_unchanged
+from openckpt.formats.shardmap import MISSING, parse_map, plain_name, read_index
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.strictjson import Json, parse_json
 from openckpt.limits import DEFAULT_LIMITS, Limits
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from openckpt.storage.reading import ByteSource, Store
 
 METADATA_KEY = "__metadata__"
-MISSING = "unknown-missing-shard"
 
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
@@ -264,37 +264,22 @@ def parse_weight_map(data: bytes, path: str) -> dict[str, str]:
         CorruptionError: not an index (``safetensors.header-text``, ``safetensors.index-entry``).
         UnsafeError: a file name that leads out of the directory (``safetensors.unsafe-shard-name``).
     """
-    document = parse_json(data, path, code="safetensors.header-text", duplicate_code="safetensors.duplicate-name")
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict):
-        raise CorruptionError("safetensors.index-entry", path, "the index has no object called weight_map")
-    names: dict[str, str] = {}
-    for key, name in weight_map.items():
-        if not isinstance(name, str) or not name:
-            raise CorruptionError("safetensors.index-entry", Where(path, key), "the file name is not a string")
-        check_plain_name(name, Where(path, key), "safetensors.unsafe-shard-name")
-        names[key] = name
-    return names
-
-
-def check_plain_name(name: str, where: Where, code: str) -> None:
-    """Raise `UnsafeError` with ``code`` unless ``name``, read from a file, is a name in the file's own directory."""
-    if name in (".", "..") or any(c in name for c in "/\\\0!") or (len(name) > 1 and name[1] == ":"):
-        raise UnsafeError(
-            code, where, "a file of this checkpoint is named by a path, not by a plain name", found=repr(name)
-        )
+    code = "safetensors.index-entry"
+    weight_map = parse_map(
+        data, path, code=code, text_code="safetensors.header-text", duplicate_code="safetensors.duplicate-name"
+    )
+    return {
+        key: plain_name(name, Where(path, key), code=code, unsafe_code="safetensors.unsafe-shard-name")
+        for key, name in weight_map.items()
+    }
 
 
 def _open_sharded(store: Store, path: str, limits: Limits) -> SafetensorsReader:
-    index = store.open(path)
-    try:
-        limits.check("json_bytes", index.size, index.path, "the size of the index")
-        weight_map = parse_weight_map(index.read_at(0, index.size), index.path)
-    finally:
-        index.close()
+    shown = store.display(path)
+    weight_map = parse_weight_map(read_index(store, path, limits), shown)
     directory, _ = store.split(path)
     names = list(dict.fromkeys(weight_map.values()))
-    limits.check("shards", len(names), index.path, "the number of files")
+    limits.check("shards", len(names), shown, "the number of files")
     paths = [store.join(directory, name) for name in names]
     store.expect(paths)
     opened: dict[str, tuple[int, SafetensorsHeader]] = {}
@@ -316,12 +301,12 @@ def _open_sharded(store: Store, path: str, limits: Limits) -> SafetensorsReader:
                 errors[name] = error
         for source in sources:
             check_unchanged(source)
-        reader = SafetensorsReader(index.path, tuple(sources), limits)
+        reader = SafetensorsReader(shown, tuple(sources), limits)
     except BaseException:
         for source in sources:
             source.close()
         raise
-    reader._index = (index.path,)
+    reader._index = (shown,)
     for key, name in weight_map.items():
         if name not in opened:
             reader._specs[key] = TensorSpec(MISSING, None, None)

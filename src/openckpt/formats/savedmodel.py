@@ -11,6 +11,7 @@ TF2 models have an object graph whose node numbers are those of the checkpoint's
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -108,11 +109,8 @@ def read_saved_model(store: Store, directory: str, *, limits: Limits = DEFAULT_L
         stat = store.stat(place)
         return stat is not None and stat.kind == "file"
 
-    source = store.open(path)
-    try:
+    with closing(store.open(path)) as source:
         schema, graphs, is_text = _parse(source, limits)
-    finally:
-        source.close()
     prefix = store.join(store.join(directory, "variables"), "variables")
     return SavedModel(
         store.display(path),

@@ -18,7 +18,7 @@ from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, v1_shard_
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.grouping import Group, Listing, group_directory, group_names, what_is_missing
 from openckpt.opening.sizes import find_cut_shard
-from openckpt.storage import FileStat, LocalStore, Store
+from openckpt.storage import FileStat, LocalStore, Store, read_whole
 
 _RETRIES = 20  # a manifest that changes this often while it is read is not the work of a trainer
 
@@ -68,12 +68,7 @@ def read_manifest(store: Store, stat: FileStat, *, limits: Limits = DEFAULT_LIMI
 
 
 def _manifest_bytes(store: Store, path: str, limits: Limits) -> bytes:
-    source = store.open(path)
-    try:
-        limits.check("manifest_bytes", source.size, source.path, "the manifest's size")
-        return source.read_at(0, source.size)
-    finally:
-        source.close()
+    return read_whole(store, path, limits=limits, cap="manifest_bytes", what="the manifest's size")
 
 
 def locate_entry(store: Store, listing: Listing, entry: str, *, limits: Limits = DEFAULT_LIMITS) -> Entry:

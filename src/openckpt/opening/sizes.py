@@ -5,6 +5,8 @@ Costs a walk over the index, about a microsecond a tensor, and reads no data fil
 
 from __future__ import annotations
 
+from contextlib import closing
+
 from openckpt.errors import CheckpointError, CorruptionError
 from openckpt.formats.names import parse_shard_name
 from openckpt.formats.sstable.table import Table
@@ -27,11 +29,8 @@ def find_cut_shard(store: Store, group: Group, *, limits: Limits = DEFAULT_LIMIT
     needed = group.ends
     if needed is None:
         try:
-            source = store.open(index.path)
-            try:
+            with closing(store.open(index.path)) as source:
                 needed = data_ends(Table(source, limits=limits), limits)
-            finally:
-                source.close()
         except (OSError, CheckpointError):
             return None
     for stat in group.shards:
@@ -47,11 +46,8 @@ def _cut(store: Store, stat: FileStat, end: int) -> CheckpointError:
     from openckpt.opening.sniffing import what_it_is
 
     try:
-        source = store.open(stat.path)
-        try:
+        with closing(store.open(stat.path)) as source:
             instead = what_it_is(source) if stat.size < 1 << 16 else None
-        finally:
-            source.close()
     except (OSError, CheckpointError):
         instead = None
     return instead or CorruptionError(

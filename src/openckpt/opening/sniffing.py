@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 
 from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
@@ -97,20 +98,16 @@ def read_shard_map(store: Store, stat: FileStat, format_: str, limits: Limits) -
     Raises:
         CorruptionError, UnsafeError, LimitError, OSError: it cannot be read, or names files elsewhere.
     """
-    source = store.open(stat.path)
-    try:
-        limits.check("json_bytes", source.size, source.path, "the size of the index")
-        data = source.read_at(0, source.size)
-        where = source.path
-    finally:
-        source.close()
+    from openckpt.formats.shardmap import read_index
+
+    data, shown = read_index(store, stat.path, limits), store.display(stat.path)
     if format_ == "hdf5":
         from openckpt.formats.keras_h5 import parse_shard_map
 
-        return tuple(dict.fromkeys(name for names in parse_shard_map(data, where).values() for name in names))
+        return tuple(dict.fromkeys(name for names in parse_shard_map(data, shown).values() for name in names))
     from openckpt.formats.safetensors import parse_weight_map
 
-    return tuple(dict.fromkeys(parse_weight_map(data, where).values()))
+    return tuple(dict.fromkeys(parse_weight_map(data, shown).values()))
 
 
 def could_be_manifest(name: str) -> bool:
@@ -121,11 +118,8 @@ def could_be_manifest(name: str) -> bool:
 def is_manifest_text(store: Store, stat: FileStat) -> bool:
     """Return whether the file begins like a manifest."""
     try:
-        source = store.open(stat.path)
-        try:
+        with closing(store.open(stat.path)) as source:
             return _looks_like_manifest(source.read_at(0, min(source.size, 256)))
-        finally:
-            source.close()
     except (OSError, CheckpointError):
         return False
 

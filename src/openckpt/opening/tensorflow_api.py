@@ -27,7 +27,7 @@ from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, is_same_v1_set, 
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.opening.opener import open as open_checkpoint
 from openckpt.opening.reader import CheckpointReader
-from openckpt.storage import LOCAL
+from openckpt.storage import LOCAL, read_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,17 +52,12 @@ def get_checkpoint_state(checkpoint_dir: Path, latest_filename: str | None = Non
     directory = os.fspath(checkpoint_dir)
     path = os.path.join(directory, latest_filename or MANIFEST_NAME)
     try:
-        source = LOCAL.open(path)
+        data = read_whole(LOCAL, path, limits=DEFAULT_LIMITS, cap="manifest_bytes", what="the manifest's size")
     except FileNotFoundError:
         return None
     except OSError as error:
         _warn(f"{path}: {error.strerror}; the manifest is ignored")
         return None
-    try:
-        DEFAULT_LIMITS.check("manifest_bytes", source.size, path, "the manifest's size")
-        data = source.read_at(0, source.size)
-    finally:
-        source.close()
     data.decode()
     try:
         manifest = parse_manifest(data, path)

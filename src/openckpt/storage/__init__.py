@@ -10,6 +10,6 @@ Must not import anything of openckpt but errors, limits and findings.
 from __future__ import annotations
 
 from openckpt.storage.local import LOCAL, LocalStore
-from openckpt.storage.reading import ByteSource, FileStat, Store
+from openckpt.storage.reading import ByteSource, FileStat, Store, read_whole
 
-__all__ = ["LOCAL", "ByteSource", "FileStat", "LocalStore", "Store"]
+__all__ = ["LOCAL", "ByteSource", "FileStat", "LocalStore", "Store", "read_whole"]

@@ -14,14 +14,19 @@ from collections.abc import Callable, Sequence
 
 from openckpt.errors import CorruptionError, Where
 from openckpt.limits import no_memory
-from openckpt.storage.reading import Buffer, ByteSource, FileStat, Kind
+from openckpt.storage.reading import Buffer, ByteSource, FileStat, Kind, short_read
 
 _IOV_MAX = 1000  # POSIX guarantees 16, Linux and macOS have 1024
 
 
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 def _identity(status: os.stat_result) -> tuple[int, ...]:
-    # ctime as well: a rewrite within one tick of the clock that keeps the size still shows where the clock is finer.
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    # ctime as well: a rewrite within one tick of the clock that keeps the size still shows where the clock is finer. Not of an
+    # open file: its ctime changes when its name goes.
+    return (*_version(status), status.st_ctime_ns)
 
 
 def _kind(mode: int) -> Kind:
@@ -50,7 +55,7 @@ class LocalFile:
         IsADirectoryError, OSError: a directory; a FIFO, device or socket; whatever the system says.
     """
 
-    __slots__ = ("_descriptor", "_identity", "_map", "path", "size")
+    __slots__ = ("_descriptor", "_map", "_version", "path", "size")
 
     def __init__(self, path: str) -> None:
         # O_NONBLOCK: opening a FIFO that somebody called ckpt.index must fail, not wait for a writer.
@@ -67,7 +72,7 @@ class LocalFile:
         self._map: memoryview | None = None
         self.path = path
         self.size = status.st_size
-        self._identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        self._version = _version(status)
 
     def _held(self) -> _Descriptor:
         # The caller keeps the descriptor in a local variable: that is what holds it open during a read.
@@ -77,18 +82,12 @@ class LocalFile:
         return held
 
     def _short(self, offset: int, wanted: int, got: int) -> CorruptionError:
-        return CorruptionError(
-            "storage.short-read",
-            Where(self.path, offset=offset),
-            "the file ended early",
-            expected=f"{wanted} bytes",
-            found=f"{got} bytes",
-        )
+        return short_read(self.path, offset, wanted, got)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return exactly ``size`` bytes from ``offset``."""
         if offset < 0 or size < 0 or offset + size > self.size:
-            raise self._short(offset, size, max(0, self.size - offset))
+            raise self._short(offset, size, self.size - offset)
         held = self._held()
         try:
             data = os.pread(held.number, size, offset)
@@ -114,7 +113,7 @@ class LocalFile:
         view = memoryview(buffer)
         size = view.nbytes
         if offset < 0 or offset + size > self.size:
-            raise self._short(offset, size, max(0, self.size - offset))
+            raise self._short(offset, size, self.size - offset)
         held = self._held()
         got = os.preadv(held.number, [buffer], offset)
         if got != size:
@@ -127,7 +126,7 @@ class LocalFile:
             part = buffers[start : start + _IOV_MAX]
             size = sum(memoryview(b).nbytes for b in part)
             if offset < 0 or offset + size > self.size:
-                raise self._short(offset, size, max(0, self.size - offset))
+                raise self._short(offset, size, self.size - offset)
             got = os.preadv(held.number, part, offset)
             if got != size:
                 for buffer in part:  # rare: read each again on its own
@@ -139,7 +138,7 @@ class LocalFile:
                 offset += size
 
     def map(self) -> memoryview | None:
-        """Return the whole file as a read-only memoryview, or None for an empty file."""
+        """Return the whole file as one read-only memoryview, made once."""
         whole = self._map
         if whole is None:  # one map serves every view: each would hold a descriptor of its own
             import mmap
@@ -159,10 +158,7 @@ class LocalFile:
             opened = os.fstat(self._held().number)
         except OSError:
             return False
-        mine = self._identity
-        return (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns) == mine == (
-            opened.st_dev, opened.st_ino, opened.st_size, opened.st_mtime_ns,
-        )  # fmt: skip
+        return _version(now) == self._version == _version(opened)
 
     def rewritten(self) -> bool:
         """Return whether somebody has written into the open file itself; one that was renamed or removed is intact."""
@@ -170,7 +166,7 @@ class LocalFile:
             opened = os.fstat(self._held().number)
         except OSError:
             return False
-        return self._identity != (opened.st_dev, opened.st_ino, opened.st_size, opened.st_mtime_ns)
+        return self._version != _version(opened)
 
     def close(self) -> None:
         """Let go of the descriptor; a read that is under way in another thread ends first."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping, Sequence
 
-from openckpt.errors import CorruptionError, Where
-from openckpt.storage.reading import Buffer, ByteSource, FileStat
+from openckpt.storage.reading import Buffer, ByteSource, FileStat, short_read
 
 
 class MemorySource:
@@ -21,13 +20,7 @@ class MemorySource:
 
     def _slice(self, offset: int, size: int) -> memoryview:
         if offset < 0 or size < 0 or offset + size > self.size:
-            raise CorruptionError(
-                "storage.short-read",
-                Where(self.path, offset=offset),
-                "the file ended early",
-                expected=f"{size} bytes",
-                found=f"{max(0, self.size - offset)} bytes",
-            )
+            raise short_read(self.path, offset, size, self.size - offset)
         return self._view[offset : offset + size]
 
     def read_at(self, offset: int, size: int) -> bytes:

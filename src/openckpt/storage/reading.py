@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from contextlib import closing
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+
+from openckpt.errors import CorruptionError, Where
+
+if TYPE_CHECKING:
+    from openckpt.limits import Limits
 
 Kind = Literal["file", "dir", "other"]
 
@@ -102,3 +108,33 @@ class Store(Protocol):
     def display(self, path: str) -> str:
         """Return the path as shown to people and as accepted by `openckpt.open`."""
         ...
+
+
+def read_whole(store: Store, path: str, *, limits: Limits, cap: str, what: str) -> bytes:
+    """Return all bytes of a small file.
+
+    Args:
+        store: where it lies.
+        path: the file.
+        limits: caps against hostile files.
+        cap: name of the limit for its size.
+        what: names the size in the message: "the size of the index".
+
+    Raises:
+        LimitError: it is larger than the limit.
+        OSError, FormatError: as `Store.open`.
+    """
+    with closing(store.open(path)) as source:
+        limits.check(cap, source.size, source.path, what)
+        return source.read_at(0, source.size)
+
+
+def short_read(path: str, offset: int, wanted: int, available: int) -> CorruptionError:
+    """Make the error for a read that ends behind the end of the file."""
+    return CorruptionError(
+        "storage.short-read",
+        Where(path, offset=offset),
+        "the file ended early",
+        expected=f"{wanted} bytes",
+        found=f"{max(0, available)} bytes",
+    )

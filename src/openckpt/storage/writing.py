@@ -6,6 +6,7 @@ the durable commit of a checkpoint; nothing is synced.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ def replace_file(path: str) -> Iterator[BinaryIO]:
         OSError: as the system says; also where ``path`` is a directory.
     """
     if os.path.isdir(path):
-        raise IsADirectoryError(21, "Is a directory", path)
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", path)
     temporary = f"{path}.{os.getpid()}.tmp"
     # Opened before the block: a file that already has this name is not ours to remove.
     file = open(temporary, "xb")  # noqa: SIM115

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from openckpt.errors import CorruptionError, LimitError, Where
+from openckpt.errors import LimitError, Where
 from openckpt.storage.memory import MemorySource
-from openckpt.storage.reading import Buffer, ByteSource
+from openckpt.storage.reading import Buffer, ByteSource, short_read
 
 
 def nesting_of(source: ByteSource) -> int:
@@ -80,13 +80,7 @@ class WindowSource:
 
     def _check(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:
-            raise CorruptionError(
-                "storage.short-read",
-                Where(self.path, offset=offset),
-                "the file ended early",
-                expected=f"{size} bytes",
-                found=f"{max(0, self.size - offset)} bytes",
-            )
+            raise short_read(self.path, offset, size, self.size - offset)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return exactly ``size`` bytes from ``offset``."""

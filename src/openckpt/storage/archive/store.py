@@ -7,6 +7,7 @@ So a member called "a/a/a/..." costs no more than its name, and a directory need
 from __future__ import annotations
 
 import copy
+import errno
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
@@ -173,9 +174,9 @@ class ArchiveStore(ABC):
         member = listing.members.get(path)
         if member is None or member.kind == "dir":
             if self.stat(path) is not None:
-                raise IsADirectoryError(21, "Is a directory", self.display(path))
+                raise IsADirectoryError(errno.EISDIR, "Is a directory", self.display(path))
             self._raise_damage(listing)  # the member may be in the part that is not there
-            raise FileNotFoundError(2, "No such file in the archive", self.display(path))
+            raise FileNotFoundError(errno.ENOENT, "No such file in the archive", self.display(path))
         if member.link:
             raise UnsafeError(
                 "archive.link", self.display(path), f"this member is {member.what}; links in archives are not followed"
@@ -209,9 +210,9 @@ class ArchiveStore(ABC):
         path = path.strip("/")
         own = self.stat(path)
         if own is None:
-            raise FileNotFoundError(2, "No such directory in the archive", self.display(path))
+            raise FileNotFoundError(errno.ENOENT, "No such directory in the archive", self.display(path))
         if own.kind != "dir":
-            raise NotADirectoryError(20, "Not a directory", self.display(path))
+            raise NotADirectoryError(errno.ENOTDIR, "Not a directory", self.display(path))
         prefix = path + "/" if path else ""
         paths = self.listing().paths
         names: dict[str, None] = {}
