@@ -395,6 +395,21 @@ def test_bulk_reads_equal_single_reads(tmp_path: Path, threads: int | None) -> N
         assert many[key].tolist() == singles[key].tolist() == into[key].tolist()
 
 
+def test_a_data_file_that_the_system_refuses_is_one_finding_each(tmp_path: Path) -> None:
+    """Directories in the place of data files: named with what they cost, also where slices lie in them."""
+    for name, data in bundle({"w": sliced()[1], "z": np.ones(3)}, shards=2).items():
+        if name.endswith(".index"):
+            (tmp_path / name).write_bytes(data)
+        else:
+            (tmp_path / name).mkdir()
+    reader = open_bundle(LOCAL, str(tmp_path / "ckpt-7"))
+    found = [finding for finding in reader.validate() if finding.severity == "error"]
+    assert [(finding.code, finding.lost and finding.lost.tensors) for finding in found] == [
+        ("storage.unreadable", ("w",)),
+        ("storage.unreadable", ("z",)),
+    ]
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_bulk_read_of_some_keys_reads_nothing_else(listed: bool) -> None:
     """Hundreds of the keys are asked for; the others are neither read, nor returned, nor wanted in ``out``."""

@@ -216,6 +216,8 @@ def _check_slices(reader: BundleReader, index: ByteSource, survey: _Survey) -> I
             )
         except CheckpointError as error:
             yield finding_of(error, severity="error").with_lost(survey.lost([_display(raw)]))
+        except OSError:
+            continue  # a data file that the system refuses: `_check_shards` says so, and what it costs
 
 
 def _check_header(header: Header, reader: BundleReader, index: ByteSource) -> Iterator[Finding]:
