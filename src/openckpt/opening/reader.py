@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from openckpt.errors import CheckpointError, Where
@@ -229,7 +229,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
     def specs(self) -> Specs:
         """A lazy mapping from key to `TensorSpec`; reads no tensor."""
         self._check_open()
-        return Specs(self._reader)
+        return Specs(self._reader, self._check_open)
 
     @property
     def graph(self) -> ObjectGraph | None:
@@ -269,21 +269,25 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
 class Specs(Mapping[str, TensorSpec]):
     """The specs of an open checkpoint by key, in table order; made by `CheckpointReader.specs`."""
 
-    __slots__ = ("_reader",)
+    __slots__ = ("_check_open", "_reader")
 
-    def __init__(self, reader: TensorReader) -> None:
-        self._reader = reader
+    def __init__(self, reader: TensorReader, check_open: Callable[[], None]) -> None:
+        self._reader, self._check_open = reader, check_open
 
     def __getitem__(self, key: str) -> TensorSpec:
+        self._check_open()
         return self._reader.spec(key)
 
     def __iter__(self) -> Iterator[str]:
+        self._check_open()
         return self._reader.keys()
 
     def __len__(self) -> int:
+        self._check_open()
         return len(self._reader)
 
     def __contains__(self, key: object) -> bool:
+        self._check_open()
         return key in self._reader
 
     @overload
@@ -292,6 +296,7 @@ class Specs(Mapping[str, TensorSpec]):
     def get(self, key: str, /, default: TensorSpec | Default) -> TensorSpec | Default: ...
     def get(self, key: str, /, default: TensorSpec | Default | None = None) -> TensorSpec | Default | None:
         """Return the spec of ``key``, or ``default`` where there is none, without looking for near names first."""
+        self._check_open()
         return self._reader.spec(key) if key in self._reader else default
 
     def items(self) -> ItemsView[str, TensorSpec]:
@@ -310,6 +315,7 @@ class _SpecItems(ItemsView[str, TensorSpec]):
     _mapping: Specs
 
     def __iter__(self) -> Iterator[tuple[str, TensorSpec]]:
+        self._mapping._check_open()
         return self._mapping._reader.items()
 
 
@@ -317,4 +323,5 @@ class _SpecValues(ValuesView[TensorSpec]):
     _mapping: Specs
 
     def __iter__(self) -> Iterator[TensorSpec]:
+        self._mapping._check_open()
         return (spec for _, spec in self._mapping._reader.items())

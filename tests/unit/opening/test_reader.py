@@ -105,15 +105,18 @@ def test_views_stay_valid_after_close(tmp_path: Path) -> None:
 
 
 def test_after_close_everything_says_closed(tmp_path: Path) -> None:
-    """Close is idempotent; every later access raises one clear error."""
+    """Close is idempotent; every later access raises one clear error, also through specs that were taken before."""
     ckpt = openckpt.open(write(tmp_path, "m"))
+    specs = ckpt.specs
+    items, values = specs.items(), specs.values()
     ckpt.close()
     ckpt.close()
     assert ckpt.closed and "closed" in repr(ckpt)
     accesses = [
         lambda: ckpt["step"], lambda: list(ckpt), lambda: len(ckpt), lambda: "step" in ckpt, lambda: ckpt.specs,
         lambda: ckpt.view("a/kernel"), lambda: ckpt.read_many(), lambda: ckpt.graph, lambda: ckpt.locate("step"),
-        lambda: ckpt.__enter__(), lambda: list(ckpt.validate()),
+        lambda: ckpt.__enter__(), lambda: list(ckpt.validate()), lambda: specs["step"], lambda: list(specs),
+        lambda: len(specs), lambda: "step" in specs, lambda: specs.get("step"), lambda: list(items), lambda: list(values),
     ]  # fmt: skip
     for access in accesses:
         with pytest.raises(CheckpointError) as caught:
