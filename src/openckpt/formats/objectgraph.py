@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -42,12 +42,16 @@ __all__ = [
     "validate_graph",
 ]
 
+_MOST_CUTS = 64  # dashes in what a saveable appends to its key; a hostile key has a million of them
+
 
 @dataclass(frozen=True)
 class ObjectGraph:
     """The nodes of an object graph; ``nodes[0]`` is the root, and every id in it is a valid index."""
 
     nodes: tuple[Node, ...]
+    most_paths: int = field(default=DEFAULT_LIMITS.graph_paths, compare=False, repr=False)
+    """how many paths `paths` gives for one key unless asked for another number"""
 
     @cached_property
     def attributes(self) -> dict[str, tuple[int, Attribute]]:
@@ -74,7 +78,10 @@ class ObjectGraph:
         """Return ``(node id, attribute)`` of a tensor's key, also where only its first part is recorded (formats 6.2)."""
         found = self.attributes.get(key)
         cut = len(key)
-        while found is None and (cut := max(key.rfind("-", 0, cut), key.rfind("_", 0, cut))) > 0:
+        for _ in range(_MOST_CUTS):
+            cut = max(key.rfind("-", 0, cut), key.rfind("_", 0, cut))
+            if found is not None or cut <= 0:
+                break
             found = self.attributes.get(key[:cut])
         return found
 
@@ -82,16 +89,16 @@ class ObjectGraph:
         """Return the readable name of a node: ``(root).model.dense``, or for a slot whose state it is."""
         return self.layout.name(node_id)
 
-    def paths(self, key: str | None = None, *, most: int = DEFAULT_LIMITS.graph_paths) -> Paths:
+    def paths(self, key: str | None = None, *, most: int | None = None) -> Paths:
         """Return an iterator of ``(path, key)``: every way to one key, or to all of them.
 
         A path is the key that the tensor would have if the graph were walked that way, so the first path of a key is the key
-        itself. No path passes a node twice. At most ``most`` paths are given for one key; ``.cut`` of the iterator tells
-        whether there were more.
+        itself. No path passes a node twice. At most ``most`` paths (`Limits.graph_paths`) are given for one key; ``.cut`` of
+        the iterator tells whether there were more.
         """
         from openckpt.formats.objectpaths import Paths
 
-        return Paths(self, key, most)
+        return Paths(self, key, self.most_paths if most is None else most)
 
 
 def parse_object_graph(data: bytes, where: Where | str, limits: Limits = DEFAULT_LIMITS) -> ObjectGraph:
@@ -102,7 +109,7 @@ def parse_object_graph(data: bytes, where: Where | str, limits: Limits = DEFAULT
             node that is not there (``graph.edge-out-of-range``).
         LimitError: more bytes or more nodes and edges than ``limits`` allow.
     """
-    return ObjectGraph(tuple(parse_nodes(data, where, limits)))
+    return ObjectGraph(tuple(parse_nodes(data, where, limits)), limits.graph_paths)
 
 
 def read_object_graph(reader: TensorReader, limits: Limits = DEFAULT_LIMITS) -> ObjectGraph | None:

@@ -153,6 +153,25 @@ def test_a_maze_of_dead_ends_is_given_up_and_said_to_be():
     assert paths.cut
 
 
+def test_the_limit_on_paths_is_that_of_the_reader():
+    """`Limits.graph_paths` holds without saying it again at the call, and the call may say another number."""
+    data = objectgraph.encode_object_graph(GRAPH)
+    key = "model/dense..1" + VALUE
+
+    graph = objectgraph.parse_object_graph(data, "x", Limits(graph_paths=1))
+
+    paths = graph.paths(key)
+    assert len(list(paths)) == 1 and paths.cut
+    assert len(list(graph.paths(key, most=9))) == 2
+    assert graph == GRAPH
+
+
+def test_a_key_of_a_million_dashes_is_looked_up_at_once():
+    """What a saveable appends to its key has a few of them; each one costs a look-up."""
+    assert GRAPH.find_attribute("-" * 1_000_000) is None
+    assert GRAPH.find_attribute("model/dense..1" + VALUE + "-a_b-c") is not None
+
+
 def test_a_chain_of_a_hundred_thousand_nodes_is_parsed_named_and_walked():
     """Nothing recurses."""
     count = 100_000
