@@ -14,6 +14,9 @@ def main() -> None:
     """Run the program ``openckpt`` with the arguments of the process and exit with its code."""
     import sys
 
-    from openckpt.cli.program import run
-
+    try:
+        from openckpt.cli.program import run
+    except KeyboardInterrupt:  # within the first instants, before there is anybody to catch it
+        sys.stderr.write("openckpt: interrupted\n")
+        sys.exit(130)
     sys.exit(run(sys.argv[1:]))

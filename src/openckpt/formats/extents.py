@@ -134,6 +134,8 @@ def read_arrays(
             )
             array = results[number] = np.empty(request.shape, request.dtype)
         work.append((request.nbytes, _large_read(request, array.reshape(-1).view(np.uint8).data, mismatch)))
+    if len(work) > 1:
+        _begin(request for request in requests if request.nbytes >= _LARGE)
     runs = list(_runs(requests, small))
     if runs:
         _read_runs(requests, runs, results, mismatch, pipelined=threads != 1 and len(runs) > 2)
@@ -175,8 +177,22 @@ def check_requests(
             batch, batch_bytes = [], 0
     if batch:
         work.append((batch_bytes, check(batch)))
+    _begin(requests)
     _run_all(work, threads, tick)
     yield from sorted(bad, key=lambda item: (item[0].source.path, item[0].offset))
+
+
+def _begin(requests: Iterable[Request]) -> None:
+    """Touch every source on the calling thread.
+
+    The first read of a member of a compressed archive unpacks it all: that is told as progress from the thread that reads, and
+    only the calling one ends at Ctrl-C.
+    """
+    for source in {id(request.source): request.source for request in requests}.values():
+        try:
+            source.read_at(0, 0)
+        except CheckpointError:
+            pass  # the tensors that lie in it will say so
 
 
 def _hash(request: Request, scratch: memoryview) -> int:
