@@ -9,11 +9,11 @@ from openckpt.doctor.scene import Scene
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.spec import GRAPH_KEY, TensorReader
-from openckpt.opening.grouping import Group
+from openckpt.opening.listing import Group
 from openckpt.opening.opener import open_target
 from openckpt.opening.reader import CheckpointReader
-from openckpt.opening.resolving import How, Target
 from openckpt.opening.sniffing import promises_checkpoint
+from openckpt.opening.target import How, Target
 
 _NAMED = How("prefix", "named")
 _OTHER_FORMATS = {

@@ -16,7 +16,8 @@ from openckpt.findings import Finding, Progress, finding_of, make_finding
 from openckpt.formats.hdf5.child import HDF5Child
 from openckpt.formats.names import META_SUFFIX, TEMP_SUFFIX
 from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
-from openckpt.opening.grouping import Group, Listing, group_directory
+from openckpt.opening.grouping import group_directory
+from openckpt.opening.listing import Group, Listing
 from openckpt.storage import LOCAL, Store
 
 _SPECIAL = "[]\\"

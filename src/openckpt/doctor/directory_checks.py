@@ -24,7 +24,8 @@ from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import MANIFEST_NAME
 from openckpt.formats.spec import TensorSpec
 from openckpt.opening.choosing import latest_key
-from openckpt.opening.grouping import Group, group_directory
+from openckpt.opening.grouping import group_directory
+from openckpt.opening.listing import Group
 from openckpt.opening.opener import open_target
 from openckpt.storage import FileStat
 

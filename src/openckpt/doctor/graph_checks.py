@@ -12,7 +12,7 @@ from openckpt.formats.metagraph import MetaGraph, parse_meta_graph
 from openckpt.formats.names import SAVED_MODEL_NAMES
 from openckpt.formats.savedmodel import read_saved_model, validate_saved_model
 from openckpt.formats.spec import TensorReader
-from openckpt.opening.grouping import Group
+from openckpt.opening.listing import Group
 from openckpt.storage import FileStat
 
 

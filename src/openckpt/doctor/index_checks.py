@@ -14,7 +14,7 @@ from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.detect import detect, refusal_of
 from openckpt.formats.names import INDEX_SUFFIX, TEMP_SUFFIX, is_part_file
 from openckpt.formats.sstable import MAGIC_BYTES, Table
-from openckpt.opening.grouping import Group
+from openckpt.opening.listing import Group
 from openckpt.storage import FileStat
 from openckpt.storage.memory import MemorySource
 

@@ -8,7 +8,7 @@ from openckpt.codes.quoting import quoted
 from openckpt.doctor.scene import Scene, read_small, shown
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import is_manifest_temp
-from openckpt.opening.grouping import Group, Listing
+from openckpt.opening.listing import Group, Listing
 from openckpt.storage import FileStat, Store
 
 _COMPARED_BYTES = 16 << 20

@@ -19,7 +19,7 @@ from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.manifest import Manifest, encode_manifest, is_absolute_entry, is_windows_entry
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME
 from openckpt.opening.choosing import Entry, latest_key, locate_entry, read_manifest
-from openckpt.opening.grouping import Group, what_is_missing
+from openckpt.opening.listing import Group, what_is_missing
 from openckpt.storage import LocalStore
 
 # What browsers, mail programs, editors and careful people make of a file called "checkpoint".

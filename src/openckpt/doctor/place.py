@@ -18,7 +18,8 @@ from openckpt.formats.names import (
     prefix_of,
 )
 from openckpt.limits import Limits
-from openckpt.opening.grouping import Group, Listing, group_directory, group_single_file
+from openckpt.opening.grouping import group_directory, group_single_file
+from openckpt.opening.listing import Group, Listing
 from openckpt.opening.resolving import resolve
 from openckpt.storage import LOCAL, FileStat, Store
 

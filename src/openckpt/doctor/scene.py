@@ -12,7 +12,7 @@ from openckpt.errors import CheckpointError
 from openckpt.findings import Progress
 from openckpt.formats.names import parse_v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.opening.grouping import Group, Listing
+from openckpt.opening.listing import Group, Listing
 from openckpt.storage import Store
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import parse_shard_name, shard_name, step_of
 from openckpt.formats.spec import Extent, TensorReader
-from openckpt.opening.grouping import Group
+from openckpt.opening.listing import Group
 from openckpt.storage import ByteSource, FileStat
 
 _CRC_CODES = frozenset({"bundle.crc-mismatch", "bundle.string-lengths", "bundle.variant"})

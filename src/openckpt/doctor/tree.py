@@ -13,7 +13,8 @@ from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.names import EXPORT_NAMES, INDEX_SUFFIX
 from openckpt.opening.choosing import walk_directories
-from openckpt.opening.grouping import Listing, group_directory
+from openckpt.opening.grouping import group_directory
+from openckpt.opening.listing import Listing
 from openckpt.storage import FileStat
 from openckpt.storage.archive import open_archive
 

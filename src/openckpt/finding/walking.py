@@ -20,7 +20,8 @@ from openckpt.formats.detect import detect
 from openckpt.formats.manifest import Manifest, entry_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.choosing import group_name, home_of, inside, latest_key, read_manifest
-from openckpt.opening.grouping import Group, Listing, group_directory, group_single_file
+from openckpt.opening.grouping import group_directory, group_single_file
+from openckpt.opening.listing import Group, Listing
 from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import LOCAL, ByteSource, FileStat, Store
 

@@ -16,8 +16,9 @@ from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError
 from openckpt.formats.names import EXPORT_NAMES
 from openckpt.limits import Limits
 from openckpt.opening.choosing import Choice, choose_in_directory, latest_key, walk_directories
-from openckpt.opening.grouping import Group, group_directory, group_single_file, reads_in_place, what_is_missing
-from openckpt.opening.resolving import How, Target
+from openckpt.opening.grouping import group_directory, group_single_file, reads_in_place
+from openckpt.opening.listing import Group, what_is_missing
+from openckpt.opening.target import How, Target
 from openckpt.storage import Store
 
 _DEEPEST, _MOST = 3, 1000  # levels and directories that are looked at below a local directory

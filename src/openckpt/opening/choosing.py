@@ -16,7 +16,8 @@ from openckpt.errors import CheckpointError
 from openckpt.formats.manifest import Manifest, entry_name, is_windows_entry, parse_manifest
 from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.opening.grouping import Group, Listing, group_directory, group_names, what_is_missing
+from openckpt.opening.grouping import group_directory, group_names
+from openckpt.opening.listing import Group, Listing, what_is_missing
 from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import FileStat, LocalStore, Store, read_whole
 

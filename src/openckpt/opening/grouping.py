@@ -22,26 +22,16 @@ from itertools import islice
 from openckpt.errors import CheckpointError, LimitError
 from openckpt.formats.names import (
     INDEX_SUFFIX,
-    MANIFEST_NAME,
-    META_SUFFIX,
     SAVED_MODEL_NAMES,
-    TEMP_SUFFIX,
-    is_manifest_temp,
-    is_part_file,
-    is_tempstate,
-    parse_index_name,
-    parse_shard_name,
-    parse_v1_shard_name,
     shard_name,
     step_of,
     v1_pattern,
     v1_shard_name,
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.opening.listing import Group, Listing, what_is_missing
+from openckpt.opening.listing import Group, Listing
 from openckpt.opening.settling import settle
 from openckpt.opening.sniffing import (
-    archive_suffix,
     could_be_checkpoint,
     could_be_manifest,
     is_manifest_text,
@@ -51,17 +41,8 @@ from openckpt.opening.sniffing import (
     sniff_file,
     sniff_index,
 )
+from openckpt.opening.sorting import SortedNames, sort_names
 from openckpt.storage import FileStat, LocalStore, Store
-
-__all__ = [
-    "Group",
-    "Listing",
-    "group_directory",
-    "group_names",
-    "group_single_file",
-    "reads_in_place",
-    "what_is_missing",
-]
 
 _MISSING_SHOWN = 100
 _SCANS = 5
@@ -111,7 +92,7 @@ def group_names(
     """Group what a scan of ``directory`` returned; see `group_directory`."""
     if read_contents is None:
         read_contents = reads_in_place(store)
-    return _Grouping(store, directory, limits, read_contents).run(stats)
+    return _Grouping(store, directory, sort_names(store, stats), limits, read_contents=read_contents).run()
 
 
 def reads_in_place(store: Store) -> bool:
@@ -123,106 +104,57 @@ _UNPACKED = frozenset("tar.gz tar.bz2 tar.xz gz bz2 xz".split())
 
 
 class _Grouping:
-    """The work of one `group_directory` call."""
+    """The work of one `group_names` call."""
 
-    def __init__(self, store: Store, directory: str, limits: Limits, read_contents: bool) -> None:
+    def __init__(
+        self, store: Store, directory: str, names: SortedNames, limits: Limits, *, read_contents: bool
+    ) -> None:
         self.store, self.directory, self.limits, self.read_contents = store, directory, limits, read_contents
-        self.indexes: dict[str, FileStat] = {}
-        self.shards: dict[str, dict[int, dict[int, FileStat]]] = {}  # prefix -> count -> shard id -> file
-        self.v1_shards: dict[tuple[str, int], dict[int, FileStat]] = {}
-        self.metas: dict[str, FileStat] = {}
-        self.singles: list[FileStat] = []
-        self.shard_maps: list[FileStat] = []
-        self.manifests: dict[str, FileStat] = {}
+        self.names = names
         self.groups: list[Group] = []
-        self.leftovers: list[FileStat] = []
         self.orphan_shards: list[FileStat] = []
         self.stale_shards: list[FileStat] = []
-        self.archives: list[FileStat] = []
-        self.others: list[FileStat] = []
-        self.directories: list[FileStat] = []
 
-    def run(self, stats: Iterable[FileStat]) -> Listing:
-        for stat in stats:
-            self._sort(stat)
-        claimed = self.metas.keys() & (self.indexes.keys() | self.shards.keys())
-        for prefix in sorted(self.indexes.keys() | self.shards.keys()):
+    def run(self) -> Listing:
+        names = self.names
+        claimed = names.metas.keys() & (names.indexes.keys() | names.shards.keys())
+        for prefix in sorted(names.indexes.keys() | names.shards.keys()):
             self._group_v2(prefix)
-        for (prefix, count), files in sorted(self.v1_shards.items()):
+        for (prefix, count), files in sorted(names.v1_shards.items()):
             if self._group_v1_shards(prefix, count, files):
                 claimed.add(prefix)
-        for stat in self.shard_maps:
+        for stat in names.shard_maps:
             self._group_shard_map(stat)
-        for stat in self.singles:
+        for stat in names.singles:
             if self._group_single(stat):
                 claimed.add(stat.name)
-        names = {stat.name for stat in self.others}
         self.groups.sort(key=_order)
         return Listing(
             directory=self.directory,
             groups=tuple(self.groups),
-            manifests=self.manifests,
-            leftovers=tuple(self.leftovers),
+            manifests=names.manifests,
+            leftovers=tuple(names.leftovers),
             orphan_shards=tuple(self.orphan_shards),
-            orphan_metas=tuple(stat for prefix, stat in sorted(self.metas.items()) if prefix not in claimed),
+            orphan_metas=tuple(stat for prefix, stat in sorted(names.metas.items()) if prefix not in claimed),
             stale_shards=tuple(self.stale_shards),
-            archives=tuple(self.archives),
-            others=tuple(self.others),
-            directories=tuple(self.directories),
-            saved_model=not names.isdisjoint(SAVED_MODEL_NAMES),
+            archives=tuple(names.archives),
+            others=tuple(names.others),
+            directories=tuple(names.directories),
+            saved_model=any(stat.name in SAVED_MODEL_NAMES for stat in names.others),
         )
-
-    def _sort(self, stat: FileStat) -> None:
-        name = stat.name
-        if stat.kind != "file":
-            if stat.kind != "dir":
-                self.others.append(stat)
-            elif name.endswith(TEMP_SUFFIX) and not stat.link:
-                self._sort_temp(stat)
-            else:
-                self.directories.append(stat)
-        elif (prefix := parse_index_name(name)) is not None:
-            self.indexes[prefix] = stat
-        elif ".data-" in name and (shard := parse_shard_name(name)) is not None:
-            self.shards.setdefault(shard[0], {}).setdefault(shard[2], {})[shard[1]] = stat
-        elif name == MANIFEST_NAME:
-            self.manifests[name] = stat
-        elif name.endswith(META_SUFFIX):
-            self.metas[name[: -len(META_SUFFIX)]] = stat
-        elif is_tempstate(name) or is_manifest_temp(name):
-            self.leftovers.append(stat)
-        elif "-of-" in name and (part := parse_v1_shard_name(name)) is not None and part[1] is not None:
-            self.v1_shards.setdefault((part[0], part[2]), {})[part[1]] = stat
-        elif archive_suffix(name):
-            self.archives.append(stat)
-        elif shard_map_format(name) is not None:
-            self.shard_maps.append(stat)
-        else:
-            self.singles.append(stat)
-
-    def _sort_temp(self, stat: FileStat) -> None:
-        # Other programs have directories called something_temp as well: a save's holds parts, or is already empty.
-        try:
-            names = [entry.name for entry in self.store.scan(stat.path)]
-        except FileNotFoundError:
-            return  # the save is done
-        except OSError:
-            names = ["unreadable"]
-        is_save = not names or any(map(is_part_file, names))
-        (self.leftovers if is_save else self.directories).append(stat)
 
     def _path(self, name: str) -> str:
         return self.store.join(self.directory, name)
 
     def _extras(self, prefix: str) -> tuple[FileStat, ...]:
-        meta = self.metas.get(prefix)
+        meta = self.names.metas.get(prefix)
         return () if meta is None else (meta,)
 
     # -- V2: an index and the shards it asks for ----------------------------------------------------------------------
 
     def _group_v2(self, prefix: str) -> None:
-        index = self.indexes.get(prefix)
-        sets = self.shards.get(prefix, {})
+        index = self.names.indexes.get(prefix)
+        sets = self.names.shards.get(prefix, {})
         whole = [count for count, files in sets.items() if 0 < count == len(files) and max(files) < count]
         stated: int | None = None
         damage: CheckpointError | OSError | None = None
@@ -235,8 +167,8 @@ class _Grouping:
                 index = None
                 if not sets:
                     return
-            elif sniffed.damage is not None and not sets and prefix not in self.metas and not sniffed.plausible:
-                self.others.append(index)  # some other program's index
+            elif sniffed.damage is not None and not sets and prefix not in self.names.metas and not sniffed.plausible:
+                self.names.others.append(index)  # some other program's index
                 return
             else:
                 stated, damage, maker, ends = sniffed.num_shards, sniffed.damage, sniffed.maker, sniffed.ends
@@ -294,7 +226,7 @@ class _Grouping:
 
     def _group_v1_shards(self, prefix: str, count: int, files: dict[int, FileStat]) -> bool:
         if not self._is_v1(files):  # data sets are sharded under the same names
-            self.others.extend(files[i] for i in sorted(files))
+            self.names.others.extend(files[i] for i in sorted(files))
             return False
         present = {i: stat for i, stat in files.items() if i < count}
         damage = self._too_many(prefix, count)
@@ -334,8 +266,8 @@ class _Grouping:
             except (CheckpointError, OSError) as error:
                 damage = error
         wanted = set(names)
-        shards = [single for single in self.singles if single.name in wanted]
-        self.singles = [single for single in self.singles if single.name not in wanted]
+        shards = [single for single in self.names.singles if single.name in wanted]
+        self.names.singles = [single for single in self.names.singles if single.name not in wanted]
         missing = wanted - {shard.name for shard in shards}
         self.groups.append(
             Group(
@@ -360,28 +292,28 @@ class _Grouping:
 
     def _single(self, stat: FileStat) -> Group | None:
         promised = promises_checkpoint(stat.name)
-        if promised is None and stat.name in self.metas:
+        if promised is None and stat.name in self.names.metas:
             promised = "table-v1"
         if not self.read_contents:
             if promised is None:
-                self.others.append(stat)
+                self.names.others.append(stat)
                 return None
             return _single_group(stat, promised, self._extras(stat.name))
-        if not could_be_checkpoint(stat.name) and stat.name not in self.metas:
+        if not could_be_checkpoint(stat.name) and stat.name not in self.names.metas:
             if could_be_manifest(stat.name) and is_manifest_text(self.store, stat):
-                self.manifests[stat.name] = stat
+                self.names.manifests[stat.name] = stat
             else:
-                self.others.append(stat)
+                self.names.others.append(stat)
             return None
         sniffed = sniff_file(self.store, stat, self.limits)
         if sniffed.format is not None:
             return _single_group(stat, sniffed.format, self._extras(stat.name), sniffed.damage)
         if sniffed.manifest:
-            self.manifests[stat.name] = stat
+            self.names.manifests[stat.name] = stat
             return None
         if sniffed.damage is not None and promised is not None:
             return _single_group(stat, promised, self._extras(stat.name), sniffed.damage)
-        self.others.append(stat)
+        self.names.others.append(stat)
         return None
 
 

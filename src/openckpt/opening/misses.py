@@ -11,7 +11,7 @@ from openckpt.codes.quoting import quoted
 from openckpt.errors import PathNotFoundError
 from openckpt.formats.names import INDEX_SUFFIX, prefix_of
 from openckpt.opening.choosing import latest_key
-from openckpt.opening.grouping import Group, Listing
+from openckpt.opening.listing import Group, Listing
 from openckpt.storage import Store
 
 _SHOWN = 5

@@ -10,7 +10,8 @@ from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.formats.spec import TensorReader
 from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 from openckpt.opening.reader import CheckpointReader
-from openckpt.opening.resolving import Target, resolve
+from openckpt.opening.resolving import resolve
+from openckpt.opening.target import Target
 from openckpt.storage import LOCAL
 
 if TYPE_CHECKING:

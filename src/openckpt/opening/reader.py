@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
     from openckpt.formats.objectgraph import ObjectGraph
     from openckpt.formats.spec import Array
-    from openckpt.opening.resolving import How, Target
+    from openckpt.opening.target import How, Target
 
 Default = TypeVar("Default")
 

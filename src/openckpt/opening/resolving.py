@@ -29,14 +29,12 @@ from openckpt.formats.names import (
     parse_shard_name,
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
-from openckpt.opening.target import Context, How, HowKind, Target
+from openckpt.opening.target import Context, How, Target
 from openckpt.storage import FileStat, LocalStore, Store
 
 if TYPE_CHECKING:
     from openckpt.findings import Progress
     from openckpt.opening.listing import Group
-
-__all__ = ["Context", "How", "HowKind", "Target", "resolve"]
 
 
 def resolve(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS, progress: Progress | None = None) -> Target:

@@ -10,7 +10,8 @@ import pytest
 from openckpt.formats.bundle import encode_bundle, encode_header
 from openckpt.formats.sstable import encode_table
 from openckpt.limits import Limits
-from openckpt.opening.grouping import Group, Listing, group_directory, what_is_missing
+from openckpt.opening.grouping import group_directory
+from openckpt.opening.listing import Group, Listing, what_is_missing
 from openckpt.storage import LOCAL
 from openckpt.storage.memory import MemoryStore
 
