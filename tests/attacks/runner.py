@@ -108,7 +108,7 @@ class _Watch:
         elif event in ("os.scandir", "os.listdir"):
             if args[0] is not None and not isinstance(args[0], int) and not self._allowed(args[0]):
                 self.trespasses.append(f"lists {args[0]!r}")
-        elif event == "subprocess.Popen":
+        elif event in ("subprocess.Popen", "os.posix_spawn"):  # from 3.13 on the first does the second
             if os.path.realpath(str(args[0])) != os.path.realpath(sys.executable):
                 self.trespasses.append(f"runs {args[0]!r}")
         else:
