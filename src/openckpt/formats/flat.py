@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from openckpt.errors import CheckpointError, ConflictError, LimitError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.extents import Request, check_target, read_arrays
+from openckpt.formats.members import check_stored
 from openckpt.formats.spec import Extent, TensorSpec, no_such_key
 from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 
@@ -51,6 +52,7 @@ class FlatReader:
         self._specs: dict[str, TensorSpec] = {}
         self._runs: dict[str, Run] = {}
         self._maps: dict[int, memoryview | None] = {}
+        self._proved: set[int] = set()  # places in ``_sources``
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -132,6 +134,9 @@ class FlatReader:
             if key in targets and spec.dtype in BY_NAME:  # an unknown type is refused by the read itself
                 check_target(targets[key], spec.numpy_dtype, spec.shape or (), self.path, key)
         plain = [key for key in wanted if key in self._runs]
+        if verify:
+            everything = range(len(self._sources))
+            self._prove({self._runs[key].source for key in plain} if len(plain) == len(wanted) else everything)
         arrays = self._read_runs(plain, [targets.get(key) for key in plain], threads, verify)
         result: dict[str, Array] = {}
         for key in wanted:
@@ -156,6 +161,8 @@ class FlatReader:
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield the tensors that are listed and cannot be read; formats with checksums add to it."""
+        if data:
+            yield from self._damaged_members()
         yield from self._unreadable()
 
     def _unreadable(self) -> Iterator[Finding]:
@@ -187,6 +194,29 @@ class FlatReader:
         """Make the error for a tensor that is listed but cannot be read."""
         where = Where(self.path, key)
         return UnsupportedError("spec.unknown-dtype", where, f"the data type {spec.dtype} is not known")
+
+    def _prove(self, places: Iterable[int]) -> None:
+        """Hold each of these sources, once, against the checksum that the archive around it states.
+
+        The formats themselves have none. A member that is packed was checked when it was unpacked.
+        """
+        for place in set(places) - self._proved:
+            try:
+                check_stored(self._sources[place])
+            except CheckpointError:
+                check_rewritten(self._sources[place])  # another program's doing, not damage
+                raise
+            self._proved.add(place)
+
+    def _damaged_members(self) -> Iterator[Finding]:
+        """Yield a finding for each source that is not what the archive around it states."""
+        from openckpt.findings import finding_of
+
+        for place in range(len(self._sources)):
+            try:
+                self._prove((place,))
+            except CheckpointError as error:
+                yield finding_of(error)
 
     def _verify_run(self, key: str, raw: memoryview) -> None:
         """Check the stored bytes of a whole tensor; formats without checksums have nothing to check."""

@@ -126,6 +126,8 @@ class HDF5Reader(FlatReader):
         """
         for problem in self._problems:
             yield problem.finding(self.path)
+        if data:
+            yield from self._damaged_members()
         for source, report in zip(self._sources, self._reports, strict=True):
             yield from report.findings
             if not data:

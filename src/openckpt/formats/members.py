@@ -36,6 +36,14 @@ def check_member(source: ByteSource) -> None:
         raise crc_mismatch(Where(source.path), stated, crc)
 
 
+def check_stored(source: ByteSource) -> None:
+    """Check a member that lies in its archive as it is; one that is packed is checked whenever it is unpacked."""
+    from openckpt.storage.archive.sources import UnpackedSource
+
+    if stated_crc(source) is not None and not isinstance(source, UnpackedSource):
+        check_member(source)
+
+
 def crc_mismatch(where: Where, stated: int, computed: int) -> CorruptionError:
     """Make the error for a member whose bytes changed."""
     return CorruptionError(

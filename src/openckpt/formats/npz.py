@@ -8,7 +8,7 @@ unpacked to memory. The order of keys is that of the members in the zip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -114,6 +114,9 @@ class NpzReader(FlatReader):
             return np.array(flat.reshape(header.shape, order="F" if header.fortran else "C"), order="C")
         except MemoryError:
             raise no_memory(where, "so many strings") from None
+
+    def _prove(self, places: Iterable[int]) -> None:
+        """Nothing: every member is one tensor, and its checksum is computed over the bytes that were read anyway."""
 
     def _verify_run(self, key: str, raw: memoryview) -> None:
         from zlib import crc32

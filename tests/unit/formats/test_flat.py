@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 
 from hdf5_bytes import datasets
-from openckpt.errors import ConflictError
+from openckpt.errors import ConflictError, CorruptionError
 from openckpt.formats.keras_archive import open_keras
 from openckpt.formats.keras_h5 import open_hdf5
 from openckpt.formats.npz import open_npz
 from openckpt.formats.safetensors import open_safetensors
 from openckpt.storage import LOCAL
+from openckpt.storage.archive import open_archive
 
 VALUES = {"a": np.arange(1000, dtype=np.float32), "b": np.ones((3, 4))}
 
@@ -138,3 +139,27 @@ def test_threads_and_forks_read_equal(made: tuple[Path, Any]) -> None:
         os._exit(1 if wrong else 0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert wrong == []
+
+
+@pytest.mark.parametrize("write", [hdf5_file, gzip_file, safetensors_file])
+def test_a_flipped_bit_in_a_stored_member_is_found_on_read(tmp_path: Path, write: Callable[[Path], None]) -> None:
+    """The format has no checksum, the zip around it has one: reading a tensor checks it, whichever byte was hit."""
+    write(tmp_path / "m")
+    content = (tmp_path / "m").read_bytes()
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as file:
+        file.writestr("m", content)
+    damaged = bytearray(packed.getvalue())
+    damaged[damaged.rindex(content[-16:]) + 8] ^= 1
+    (tmp_path / "m.zip").write_bytes(damaged)
+
+    store = open_archive(LOCAL.open(str(tmp_path / "m.zip")))
+
+    reader = open_safetensors(store, "m") if write is safetensors_file else open_hdf5(store, "m")
+
+    for key in VALUES:
+        with pytest.raises(CorruptionError) as caught:
+            reader.read(key)
+        assert caught.value.code == "archive.crc-mismatch"
+    assert "archive.crc-mismatch" in [finding.code for finding in reader.validate()]
+    assert "archive.crc-mismatch" not in [finding.code for finding in reader.validate(data=False)]
