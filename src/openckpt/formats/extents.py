@@ -339,28 +339,31 @@ def _cut(
     buffer = arena.data
     make = np.ndarray
     alignments: dict[np.dtype[np.generic], int] = {}
+    taken = 0  # where bytes begin that no array lies over yet: entries may share theirs, arrays must not
     for number in run:
         request = requests[number]
         _, _, offset, length, dtype, shape, crc = request
         at = offset - base
+        stop = at + length
         if crc is not None:
-            computed = crc32c(buffer[at : at + length])
+            computed = crc32c(buffer[at:stop])
             if computed != crc:
                 raise mismatch(request, computed)
         target = results[number]
         if target is not None:
             if length:
-                target.reshape(-1).view(np.uint8).data[:] = buffer[at : at + length]
+                target.reshape(-1).view(np.uint8).data[:] = buffer[at:stop]
             continue
         alignment = alignments.get(dtype)
         if alignment is None:
             alignment = alignments[dtype] = dtype.alignment
-        if at % alignment:
+        if at % alignment or at < taken:
             copy = np.empty(shape, dtype)
-            copy.reshape(-1).view(np.uint8).data[:] = buffer[at : at + length]
+            copy.reshape(-1).view(np.uint8).data[:] = buffer[at:stop]
             results[number] = copy
         else:
             results[number] = make(shape, dtype, arena, at)
+            taken = stop
 
 
 def _run_all(

@@ -410,6 +410,20 @@ def test_a_data_file_that_the_system_refuses_is_one_finding_each(tmp_path: Path)
     ]
 
 
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("names", [("a", "b"), tuple(f"{n:03d}" for n in range(300))])
+def test_entries_that_share_bytes_make_arrays_that_do_not(names: tuple[str, ...], big_endian: bool) -> None:
+    """Two keys over the same bytes, whole or in part: each array is right, and its own."""
+    data = np.arange(4, dtype=">i4" if big_endian else "<i4").tobytes()
+    whole, part = BundleEntry(3, (4,), 0, 0, 16, crc32c(data)), BundleEntry(3, (2,), 0, 4, 8, crc32c(data[4:12]))
+    entries = {name.encode(): encode_entry(part if number % 2 else whole) for number, name in enumerate(names)}
+    reader = opened(crafted({**entries, b"": encode_header(1, big_endian=big_endian)}, data))
+    for arrays in (reader.read_many(names), {name: reader.read(name) for name in names}):
+        for number, name in enumerate(names):
+            assert arrays[name].tolist() == ([1, 2] if number % 2 else [0, 1, 2, 3])
+            arrays[name][...] = -1
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_bulk_read_of_some_keys_reads_nothing_else(listed: bool) -> None:
     """Hundreds of the keys are asked for; the others are neither read, nor returned, nor wanted in ``out``."""
