@@ -48,6 +48,7 @@ $(VENV)/.test: pyproject.toml $(VENV)/.check
 
 demo: $(VENV)/.run
 	@$(BIN)/openckpt demo demo
+	@command -v openckpt >/dev/null || echo 'openckpt lies in $(BIN); to type it as above: . $(BIN)/activate'
 
 test: $(VENV)/.test
 	@$(MAKE) --no-print-directory lint
