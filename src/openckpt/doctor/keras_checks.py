@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
+from math import prod
 
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, Lost, make_finding
@@ -41,7 +42,7 @@ def check_optimizer(reader: TensorReader) -> Iterator[Finding]:
     lost = _pairs(slots) - held
     if lost:
         shapes = ", ".join(str(list(shape)) for shape in list(lost.elements())[:6])
-        count = sum(_size(shape) for shape in lost.elements())
+        count = sum(map(prod, lost.elements()))
         number = sum(lost.values())
         message = f"the optimizer has state for {number} weights that are not in the file, of shapes {shapes}"
         yield make_finding(
@@ -55,10 +56,3 @@ def _pairs(slots: dict[int, Shape]) -> Counter[Shape]:
     if len(shapes) % 2 or shapes[::2] != shapes[1::2]:
         return Counter()
     return Counter(shape for shape in shapes[::2] if shape)
-
-
-def _size(shape: Shape) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from openckpt.errors import NotFoundError, UnsupportedError, Where
@@ -50,12 +51,7 @@ class TensorSpec(NamedTuple):
     @property
     def size(self) -> int:
         """Number of elements (parameters); 0 where the rank is unknown."""
-        if self.shape is None:
-            return 0
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
+        return 0 if self.shape is None else prod(self.shape)
 
 
 class Extent(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, UnsupportedError, Where
 from openckpt.formats import extents
-from openckpt.formats.bundle.entry import BundleEntry, parse_entry, parse_tail, prefix_end
+from openckpt.formats.bundle.entry import BundleEntry, match_head, parse_entry, prefix_end, shared_head
 from openckpt.formats.bundle.index import BundleIndex
 from openckpt.formats.bundle.payload import Order, crc_mismatch, parse_strings, parse_variants
 from openckpt.formats.bundle.shards import Shards
@@ -242,13 +242,13 @@ class BundleData:
 
     def _learn(self, value: bytes, key: str) -> _Head | None:
         """Remember what dtype and shape of an entry settle, where its end is canonical; None for other entries."""
-        cut = prefix_end(value)
         try:
             entry = parse_entry(value, Where(self._index.source.path, key), self._limits)
             dtype = self._dtype(entry, key)
-            if not dtype.is_numeric or parse_tail(value, cut) != entry[2:6]:
+            prefix = shared_head(value, entry)
+            if not dtype.is_numeric or not prefix:
                 return None
-            head = self._heads[value[:cut]] = self._head(entry, dtype, key)
+            head = self._heads[prefix] = self._head(entry, dtype, key)
         except CheckpointError:
             return None  # reading that key says what is wrong
         return head
@@ -286,12 +286,10 @@ class BundleData:
     def view(self, key: str) -> Array:
         """Return a read-only array over the shard's map, unchecked; raises UnsupportedError ``spec.no-view``."""
         value = self._index.value(key)
-        cut = prefix_end(value)
-        head = self._heads.get(value[:cut])
-        tail = parse_tail(value, cut) if head is not None else None
-        if head is not None and tail is not None and tail[2] == head.nbytes:
+        known = match_head(value, self._heads)
+        if known is not None:
+            head, (shard, offset, size, _) = known
             dtype = head.dtype
-            shard, offset, size, _ = tail
             source = self._shards.get(shard, key)
             extents.check_bounds(source, offset, size, key, "bundle.data-truncated")
             request = Request(key, source, offset, size, head.stored, head.shape)
@@ -302,8 +300,9 @@ class BundleData:
             viewable = dtype.is_numeric and not entry.slices
             if viewable:
                 request = self._request(key, entry, dtype, verify=False)
-                if cut and parse_tail(value, cut) == entry[2:6]:
-                    self._heads[value[:cut]] = self._head(entry, dtype, key)
+                prefix = shared_head(value, entry)
+                if prefix:
+                    self._heads[prefix] = self._head(entry, dtype, key)
         if not viewable or dtype.name in SUB_BYTE or (self._big_endian and dtype.swap > 1):
             raise UnsupportedError(
                 "spec.no-view",
@@ -356,11 +355,9 @@ class BundleData:
         requests = {}
         if dtype.is_numeric:
             requests = {number: self._request(key, piece, dtype, verify=verify) for number, piece in sources.items()}
-        count = 1
-        for _, length in region:
-            count *= length
-        self._limits.check("tensor_bytes", count * max(dtype.itemsize, 8), where, "the size of a tensor")
-        checked_shape(TensorSpec(dtype.name, region_shape(region), None), where)
+        spec = TensorSpec(dtype.name, region_shape(region), None)
+        self._limits.check("tensor_bytes", spec.size * max(dtype.itemsize, 8), where, "the size of a tensor")
+        checked_shape(spec, where)
         self.check_apart(key, list(sources.values()))
         whole: Array = np.empty(region_shape(region), dtype.numpy())
         for copy in copies:

@@ -23,7 +23,20 @@ from openckpt.formats.wire import FIXED32, LENGTH, VARINT, encode_field, encode_
 from openckpt.limits import Limits
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Protocol, TypeVar
+
     from openckpt.formats.slicing import Extents
+
+    class Head(Protocol):
+        """What dtype and shape alone settle about an entry, as much as its reader has a use for."""
+
+        @property
+        def nbytes(self) -> int:
+            """Stored bytes of a tensor of this dtype and shape."""
+            ...
+
+    AnyHead = TypeVar("AnyHead", bound=Head)
 
 
 class BundleEntry(NamedTuple):
@@ -145,6 +158,27 @@ def parse_tail(value: bytes, pos: int) -> tuple[int, int, int, int] | None:
     if pos != end:
         return None
     return found[0], found[1], found[2], unmask_crc(int.from_bytes(value[end + 1 :], "little"))
+
+
+def match_head(value: bytes, heads: Mapping[bytes, AnyHead]) -> tuple[AnyHead, tuple[int, int, int, int]] | None:
+    """Return what is known of an entry's dtype and shape, and its place (as `parse_tail`); None where it must be parsed.
+
+    Args:
+        value: the stored entry.
+        heads: what was learned of other entries, by `shared_head`.
+    """
+    cut = prefix_end(value)
+    head = heads.get(value[:cut])
+    if head is None:
+        return None
+    tail = parse_tail(value, cut)
+    return None if tail is None or tail[2] != head.nbytes else (head, tail)
+
+
+def shared_head(value: bytes, entry: BundleEntry) -> bytes:
+    """Return the bytes that the entries of this dtype and shape begin with; b"" where this one is not written canonically."""
+    cut = prefix_end(value)
+    return value[:cut] if cut and parse_tail(value, cut) == entry[2:6] else b""
 
 
 def _parse_shape(data: bytes, where: Where, limits: Limits) -> tuple[int, ...] | None:

@@ -6,14 +6,15 @@ CRC. A fault of a whole shard is one finding with all tensors that it costs, not
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CheckpointError, CorruptionError, Where
 from openckpt.findings import Finding, Lost, Progress, finding_of, make_finding
-from openckpt.formats.bundle.entry import BundleEntry, parse_entry, parse_tail, prefix_end
+from openckpt.formats.bundle.entry import BundleEntry, match_head, parse_entry, shared_head
 from openckpt.formats.bundle.header import Header
+from openckpt.formats.bundle.regions import Piece, check_regions
 from openckpt.formats.dtypes import dtype_of_enum
 from openckpt.formats.flat import checked_shape
 from openckpt.formats.slicing import (
@@ -25,7 +26,7 @@ from openckpt.formats.slicing import (
     resolve_extents,
 )
 from openckpt.formats.spec import GRAPH_KEY
-from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.limits import Limits
 
 if TYPE_CHECKING:
     from openckpt.formats.bundle.reader import BundleReader
@@ -36,24 +37,16 @@ if TYPE_CHECKING:
 _TF_REASSEMBLES = frozenset(
     "float32 float64 int8 int16 int32 int64 uint8 bool complex64 complex128 bfloat16 qint8 quint8 qint32 int4 uint4".split()
 )
-_PADDING = 4096  # zeros between tensors up to this much are alignment
-
-# {"name": {...}, ...}, no object deeper (formats 8.4); possessive, so that no text makes it step back.
-_STRING = rb'"(?:[^"\\]++|\\.)*+"'
-_MEMBER = rb"\s*+" + _STRING + rb"\s*+:\s*+\{(?:[^{}\"]++|" + _STRING + rb")*+\}\s*+"
-_SAFETENSORS_HEADER = re.compile(rb"\{(?:" + _MEMBER + rb"(?:," + _MEMBER + rb")*+|\s*+)\}\s*+", re.DOTALL).fullmatch
-
 
 _MANY_ENTRIES = 10_000  # from here on the walk may last a second, and reports after every block
 
 
-class _Piece(NamedTuple):
-    """One stretch of a shard that an entry claims."""
+class _Head(NamedTuple):
+    """What dtype and shape alone decide about an entry that was found sound."""
 
-    offset: int
-    size: int
-    key: str
-    entry: BundleEntry
+    enum: int
+    shape: tuple[int, ...] | None
+    nbytes: int
 
 
 class _Survey:
@@ -61,7 +54,7 @@ class _Survey:
 
     def __init__(self) -> None:
         self.parameters = 0
-        self.by_shard: dict[int, list[_Piece]] = {}
+        self.by_shard: dict[int, list[Piece]] = {}
         self.entries: dict[bytes, BundleEntry] = {}
         self.elements: dict[str, int] = {}
 
@@ -103,7 +96,7 @@ def _walk(
     reader: BundleReader, index: ByteSource, limits: Limits, survey: _Survey, progress: Progress | None
 ) -> Iterator[Finding]:
     """Parse every entry that can be reached; a broken block or entry is a finding and the walk goes on."""
-    sound: dict[bytes, tuple[int, tuple[int, ...] | None, int]] = {}
+    sound: dict[bytes, _Head] = {}
     for block in reader.table.salvage_blocks():
         if isinstance(block, Finding):
             yield block
@@ -113,11 +106,10 @@ def _walk(
         for raw, value in zip(*block, strict=True):
             if not raw:
                 continue
-            cut = prefix_end(value)
-            head = sound.get(value[:cut])
-            tail = parse_tail(value, cut) if head is not None else None
-            if head is not None and tail is not None and tail[2] == head[2]:
-                survey.entries[raw] = BundleEntry(head[0], head[1], *tail)
+            known = match_head(value, sound)
+            if known is not None:
+                head, place = known
+                survey.entries[raw] = BundleEntry(head.enum, head.shape, *place)
                 continue
             key = _display(raw)
             odd = False
@@ -131,20 +123,19 @@ def _walk(
                 yield finding_of(error)
                 continue
             dtype = dtype_of_enum(entry.enum)
-            if cut and not odd and dtype is not None and dtype.is_numeric and parse_tail(value, cut) == entry[2:6]:
+            prefix = shared_head(value, entry)
+            if prefix and not odd and dtype is not None and dtype.is_numeric:
                 # What dtype and shape alone decide about an entry is decided for all that share them.
-                sound[value[:cut]] = entry.enum, entry.shape, entry.size
+                sound[prefix] = _Head(entry.enum, entry.shape, entry.size)
     pieces = _pieces(survey)
     for raw, entry in survey.entries.items():
         owner = _display(pieces.get(raw, raw))
         if raw not in pieces:
-            count = 1
-            for length in entry.shape or ():
-                count *= length
+            count = prod(entry.shape or ())
             survey.parameters += count
             survey.elements[owner] = count
         if not entry.slices:
-            survey.by_shard.setdefault(entry.shard, []).append(_Piece(entry.offset, entry.size, owner, entry))
+            survey.by_shard.setdefault(entry.shard, []).append(Piece(entry.offset, entry.size, owner, entry))
 
 
 def _pieces(survey: _Survey) -> dict[bytes, bytes]:
@@ -168,9 +159,7 @@ def _check_entry(entry: BundleEntry, key: str, index: ByteSource) -> Iterator[Fi
     if entry.shape is None:
         yield make_finding("bundle.bad-shape", where, "a stored tensor without a known rank")
         return
-    count = 1
-    for length in entry.shape:
-        count *= length
+    count = prod(entry.shape)
     if dtype.is_numeric and not entry.slices and entry.size != count * dtype.itemsize:
         yield make_finding(
             "bundle.size-mismatch",
@@ -261,78 +250,7 @@ def _check_shards(reader: BundleReader, survey: _Survey) -> Iterator[Finding]:
                 found=f"{source.size} bytes",
                 lost=survey.lost([piece.key for piece in beyond]),
             )
-        yield from _check_regions(source, pieces)
-
-
-def _check_regions(source: ByteSource, pieces: list[_Piece]) -> Iterator[Finding]:
-    """Look for overlaps between entries, and for bytes that belong to none."""
-    end, before = 0, ""
-    padding = overlaps = 0
-    first: tuple[Where, str] | None = None
-    for piece in pieces:
-        if piece.size == 0 or piece.offset + piece.size > source.size:
-            continue
-        if piece.offset < end:
-            shared = min(end, piece.offset + piece.size) - piece.offset
-            first = first or (Where(source.path, piece.key, piece.offset), f"shares {shared} bytes with {before!r}")
-            overlaps += 1
-        elif piece.offset > end:
-            for finding in _check_gap(source, end, piece.offset):
-                if finding.code == "bundle.padding":
-                    padding += piece.offset - end
-                else:
-                    yield finding
-        if piece.offset + piece.size > end:
-            end, before = piece.offset + piece.size, piece.key
-    if first is not None:  # one finding for all: a hostile index could ask for a million
-        more = f"; {overlaps - 1} more tensors of this file share bytes" if overlaps > 1 else ""
-        yield make_finding("bundle.overlap", first[0], first[1] + more)
-    if padding:
-        yield make_finding("bundle.padding", source.path, f"{padding} bytes of zeros align the tensors")
-    beyond = any(piece.offset + piece.size > source.size for piece in pieces)
-    if source.size > end and not beyond:
-        for finding in _check_gap(source, end, source.size):
-            if finding.code != "bundle.padding":
-                yield finding
-
-
-def _check_gap(source: ByteSource, start: int, stop: int) -> Iterator[Finding]:
-    size = stop - start
-    where = Where(source.path, offset=start)
-    if start == 0 and _is_safetensors_header(source, stop):
-        yield make_finding(
-            "bundle.safetensors-header", where, f"a safetensors header of {size} bytes lies before the tensors"
-        )
-        return
-    if size <= _PADDING and not source.read_at(start, size).strip(b"\0"):
-        yield make_finding("bundle.padding", where, f"{size} zero bytes")
-        return
-    side = (
-        "after the last tensor"
-        if stop == source.size
-        else "between the tensors"
-        if start
-        else "before the first tensor"
-    )
-    yield make_finding(
-        "bundle.unused-bytes",
-        where,
-        f"{size} bytes {side} belong to no tensor",
-        expected=f"nothing from {start} to {stop}",
-    )
-
-
-def _is_safetensors_header(source: ByteSource, size: int) -> bool:
-    """Return whether the first ``size`` bytes are a safetensors header, padding behind it allowed (formats 8.4)."""
-    if size < 10:
-        return False
-    length = int.from_bytes(source.read_at(0, 8), "little")
-    padding = size - 8 - length
-    if length < 2 or not 0 <= padding <= _PADDING or length > DEFAULT_LIMITS.header_bytes:
-        return False
-    # Parsed, a hostile header of 100 MB would take gigabytes; its form is enough to tell it from anything else.
-    is_header = _SAFETENSORS_HEADER(source.read_at(8, length)) is not None
-    return is_header and not source.read_at(8 + length, padding).strip(b"\0 ")
+        yield from check_regions(source, pieces)
 
 
 def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: Progress | None) -> Iterator[Finding]:
