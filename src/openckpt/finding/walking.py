@@ -27,6 +27,9 @@ from openckpt.storage import LOCAL, ByteSource, FileStat, Store
 
 _EVERY = 1000  # directories and checkpoints between two calls of progress
 _NOT_ENTERED = frozenset({".git"})  # its objects are somebody's files under other names
+_NOT_FILES = frozenset(
+    {"/proc", "/sys"}
+)  # the kernel's tables; every open file of every process appears there once more
 
 
 def find(
@@ -129,7 +132,11 @@ class _Walk:
                     yield from self._archive(store, stat, nesting)
             for stat in sorted(listing.directories, key=lambda stat: stat.name, reverse=True):
                 # In an archive nothing comes up twice, and what identifies a member tells it from its fellows only.
-                if not stat.link and stat.name not in _NOT_ENTERED and (archive is not None or self._is_new(stat)):
+                if stat.link or stat.name in _NOT_ENTERED:
+                    continue
+                if archive is None and home_of(store, stat.path) in _NOT_FILES:
+                    continue
+                if archive is not None or self._is_new(stat):
                     if directory.depth >= self.limits.directory_depth:
                         yield self._too_deep(store, stat)
                     else:

@@ -345,6 +345,19 @@ def test_root_may_be_one_file_or_nothing(tmp_path: Path) -> None:
         openckpt.find(tmp_path / "nothing").__next__()
 
 
+def test_tables_of_the_kernel_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search from the root does not meet every open file once more below /proc; named, it is searched."""
+    tree = MemoryStore(
+        {f"{root}/x/{name}": data for root in ("proc", "home") for name, data in encode_bundle(W, "m").items()}
+    )
+    monkeypatch.setattr("openckpt.finding.walking.home_of", lambda store, path: f"/{path}")
+    walk = _Walk(DEFAULT_LIMITS, None, True)
+    assert [item.prefix for item in walk.tree(tree, "", None) if isinstance(item, FoundCheckpoint)] == [
+        "memory:home/x/m"
+    ]
+    assert len(list(walk.tree(tree, "proc", None))) == 1
+
+
 def test_version_control_is_left_out(tmp_path: Path) -> None:
     """What git keeps in .git is nobody's run."""
     plant(tmp_path, ".git/lfs/ckpt-1", "run/ckpt-1")
