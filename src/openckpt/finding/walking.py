@@ -27,9 +27,7 @@ from openckpt.storage import LOCAL, ByteSource, FileStat, Store
 
 _EVERY = 1000  # directories and checkpoints between two calls of progress
 _NOT_ENTERED = frozenset({".git"})  # its objects are somebody's files under other names
-_NOT_FILES = frozenset(
-    {"/proc", "/sys"}
-)  # the kernel's tables; every open file of every process appears there once more
+_NOT_FILES = frozenset({"/proc", "/sys"})  # tables of the kernel: every open file appears there once more
 
 
 def find(
