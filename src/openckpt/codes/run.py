@@ -48,7 +48,7 @@ CODES: dict[str, Code] = {
         "error",
         "The manifest names a newest checkpoint whose files are not here: they were deleted, or not copied with the rest. "
         "TensorFlow's latest_checkpoint answers None and does not fall back to older ones.",
-        "openckpt find {dir}",
+        "fetch its files from where the training ran, or look for another step: openckpt find {dir}",
     ),
     "run.newest-incomplete": Code(
         "error",
