@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _INDENT = 11
 _MORE_OF_A_CODE = 3
 _COMMAND = re.compile(r"(?:^|: )((?:openckpt|git|pip|mv|cp|rm|ls|printf|curl|make|gunzip|python3?) .*)$")
-NO_PATH_CODES = frozenset({"path.not-found", "storage.refused"})
+NO_PATH_CODES = frozenset({"path.not-found", "path.url", "storage.refused"})
 """Findings about the path itself that are exit code 4: it is not there, or the system refused."""
 
 

@@ -8,6 +8,11 @@ CODES: dict[str, Code] = {
         "No file, directory or checkpoint has this name: a typing error, a missing step at the end of the prefix, or another directory.",
         "openckpt find {dir}",
     ),
+    "path.url": Code(
+        "error",
+        "A URL names a file of another machine; openckpt reads those of this one and goes to no network.",
+        "download it with the tool of that place (curl -fLO, gsutil cp -r, aws s3 cp --recursive), then: openckpt doctor FILE",
+    ),
     "path.no-checkpoint": Code(
         "error",
         "The directory or archive holds no checkpoint, not even an incomplete one.",

@@ -70,7 +70,10 @@ def survey(
     path = os.fsdecode(root)
     stat = LOCAL.stat(path)
     if stat is None:
-        raise PathNotFoundError("path.not-found", path, "there is nothing to search here")
+        from openckpt.opening.misses import find_url_error
+
+        miss = PathNotFoundError("path.not-found", path, "there is nothing to search here")
+        raise find_url_error(path) or miss
     walk = _Walk(limits, progress, archives)
     if stat.kind == "dir":
         LOCAL.scan(path)  # what the system refuses of the root is an error, not a finding

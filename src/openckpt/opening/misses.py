@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import islice
@@ -19,6 +20,20 @@ _COMPARED = 20_000  # names; comparing takes ten microseconds each
 _NEIGHBOURS = 100  # directories beside and below that are asked for a checkpoint of the same name
 
 
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+
+
+def find_url_error(path: str) -> PathNotFoundError | None:
+    """Return the error for a path that is none but a URL, or None."""
+    match = _URL.match(path)
+    if match is None:
+        return None
+    fix = None
+    if match[1].lower() == "file":
+        fix = f"openckpt doctor {quoted('/' + path[match.end() :].partition('/')[2])}"
+    return PathNotFoundError("path.url", path, f"this is a URL ({match[0]}), not the path of a file", fix=fix)
+
+
 def make_miss(store: Store, path: str, listing: Listing | None) -> PathNotFoundError:
     """Make the error for a path that is no file, no directory and no prefix, naming the nearest prefixes.
 
@@ -27,6 +42,9 @@ def make_miss(store: Store, path: str, listing: Listing | None) -> PathNotFoundE
         path: the path.
         listing: the directory that should have held it; None where there is none, or the system refused it.
     """
+    url = find_url_error(path)
+    if url is not None:
+        return url
     near = nearest_prefixes(store, path, listing)
     if near:
         hint = f"nearest: {', '.join(map(repr, near))}"

@@ -40,7 +40,7 @@ def test_exit_code_follows_the_worst_finding(own: list[Severity], inner: list[Se
     assert exit_code_of_report(report) == code
 
 
-@pytest.mark.parametrize("code", ["path.not-found", "storage.refused"])
+@pytest.mark.parametrize("code", ["path.not-found", "path.url", "storage.refused"])
 def test_a_path_that_is_not_there_or_refused_is_4(code: str) -> None:
     """The doctor answers, and the exit code tells that there was nothing to examine."""
     assert exit_code_of_report(Report("p", False, (finding("error", code),), ())) == 4

@@ -382,6 +382,25 @@ def test_fix_of_a_miss_searches_a_directory_that_exists(tmp_path: Path) -> None:
         assert caught.value.fix == f"openckpt find {tmp_path}"
 
 
+@pytest.mark.parametrize(
+    ("url", "fix"),
+    [
+        ("gs://bucket/run/ckpt-1", "gsutil cp"),
+        ("https://example.org/model.h5", "curl -fLO"),
+        ("file:///data/run", "openckpt doctor /data/run"),
+        ("file://localhost/data/a b", "openckpt doctor '/data/a b'"),
+    ],
+)
+def test_a_url_is_told_from_a_path(url: str, fix: str) -> None:
+    """Whoever passes a URL is told to download, in every function; a file that is really called so is opened."""
+    for function in (openckpt.open, lambda path: list(openckpt.find(path))):
+        with pytest.raises(openckpt.PathNotFoundError) as caught:
+            function(url)
+        assert caught.value.code == "path.url" and fix in (caught.value.fix or "")
+    (finding,) = openckpt.diagnose(url).findings
+    assert (finding.code, finding.severity) == ("path.url", "error")
+
+
 def test_empty_name_in_the_current_directory_is_called_by_a_path_that_opens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
