@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from openckpt.cli import exits
 from openckpt.cli.settings import Settings
 from openckpt.cli.terminal import report_error
 from openckpt.errors import CheckpointError
+
+_BATCH = 4096
 
 
 def run_for_each(paths: Iterable[str], work: Callable[[str], int], settings: Settings, *, as_json: bool) -> int:
@@ -38,6 +40,22 @@ def print_json(document: object) -> None:
     import json
 
     sys.stdout.write(json.dumps(document) + "\n")
+
+
+def print_json_with(document: Mapping[str, object], name: str, items: Iterable[object]) -> None:
+    """Print a document like `print_json`, with one more list, ``name``, that is never in memory as a whole."""
+    import json
+
+    sys.stdout.write(f"{json.dumps(document)[:-1]}, {json.dumps(name)}: [")
+    between = ""
+    batch: list[object] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == _BATCH:
+            sys.stdout.write(between + json.dumps(batch)[1:-1])
+            between = ", "
+            batch.clear()
+    sys.stdout.write((between + json.dumps(batch)[1:-1] if batch else "") + "]}\n")
 
 
 def error_document(error: CheckpointError | OSError, path: str) -> dict[str, object]:

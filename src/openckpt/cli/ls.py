@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from openckpt.cli import exits
-from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.each import print_json_with, run_for_each
 from openckpt.cli.reading import open_checkpoint, print_heading, reported
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
@@ -72,7 +72,7 @@ def command(
             if reverse:
                 rows.reverse()
             if as_json:
-                print_json(_document(path, ckpt, rows))
+                _print_document(path, ckpt, rows)
             else:
                 _print_table(screen, ckpt, rows, several=len(paths) > 1)
             return exits.YES if rows or wanted is None else exits.NO
@@ -110,22 +110,14 @@ def _shard_finder(ckpt: CheckpointReader) -> Callable[[str], tuple[int, ...]]:
     return lambda key: tuple(sorted({extent.shard for extent in ckpt.locate(key)}))
 
 
-def _document(path: str, ckpt: CheckpointReader, rows: Iterable[Row]) -> dict[str, object]:
-    return {
-        "path": path,
-        "prefix": ckpt.prefix,
-        "format": ckpt.format,
-        "step": ckpt.step,
-        "tensors": [
-            {
-                "key": row.key,
-                "dtype": row.spec.dtype,
-                "shape": None if row.spec.shape is None else list(row.spec.shape),
-                "bytes": row.spec.nbytes,
-            }
-            for row in rows
-        ],
-    }
+def _print_document(path: str, ckpt: CheckpointReader, rows: list[Row]) -> None:
+    head = {"path": path, "prefix": ckpt.prefix, "format": ckpt.format, "step": ckpt.step}
+    print_json_with(head, "tensors", map(_tensor, rows))
+
+
+def _tensor(row: Row) -> dict[str, object]:
+    shape = None if row.spec.shape is None else list(row.spec.shape)
+    return {"key": row.key, "dtype": row.spec.dtype, "shape": shape, "bytes": row.spec.nbytes}
 
 
 def _print_table(screen: Screen, ckpt: CheckpointReader, rows: list[Row], *, several: bool) -> None:
@@ -145,28 +137,27 @@ def _table_lines(screen: Screen, rows: list[Row]) -> Iterator[str]:
     """Yield header and rows; on a terminal the key column is cut so that a row fits one line."""
     if not rows:
         return
-    cells = [
-        (
-            printable(row.key),
-            row.spec.dtype,
-            shape_text(row.spec.shape),
-            "-" if row.spec.nbytes is None else f"{row.spec.nbytes:,}",
-            ",".join(map(str, row.shards)) or "-",
-        )
-        for row in rows
-    ]
+    # A million rows are formatted as they are printed: kept as text they would take many times the memory of the index.
+    specs = {spec: _spec_cells(spec) for spec in {row.spec for row in rows}}
+    places = {shards: ",".join(map(str, shards)) or "-" for shards in {row.shards for row in rows}}
     head = ("key", "dtype", "shape", "bytes", "shard")
-    widths = [max(len(title), *(len(row[number]) for row in cells)) for number, title in enumerate(head)]
-    key_width, *rest = widths
+    rest = [max(len(head[number + 1]), max(len(cell[number]) for cell in specs.values())) for number in range(3)]
+    rest.append(max(len(head[4]), max(map(len, places.values()))))
+    key_width = max(len(head[0]), max(len(printable(row.key)) for row in rows))
     room = None if screen.width is None else max(12, screen.width - sum(rest) - 2 * len(rest))
-    if room is not None and key_width > room:
+    short = room is not None and key_width > room
+    if room is not None and short:
         # All keys or none: a listing in which some are abbreviated reads like one of different tensors.
-        cells = [(abbreviate_key(row[0], screen.ellipsis), *row[1:]) for row in cells]
-        key_width = max(len(head[0]), *(len(row[0]) for row in cells))
-        key_width = min(key_width, room)
+        key_width = max(len(abbreviate_key(printable(row.key), screen.ellipsis)) for row in rows)
+        key_width = min(max(len(head[0]), key_width), room)
     row_of = f"{{}}  {{:<{rest[0]}}}  {{:<{rest[1]}}}  {{:>{rest[2]}}}  {{:>{rest[3]}}}".format
     yield screen.style(row_of(pad(head[0], key_width), *head[1:]), "dim")
-    for key, *others in cells:
+    for row in rows:
+        key = abbreviate_key(printable(row.key), screen.ellipsis) if short else printable(row.key)
         if not key.isascii() or len(key) > key_width:
             key = pad(shorten(key, key_width, screen.ellipsis), key_width)
-        yield row_of(key.ljust(key_width), *others)
+        yield row_of(key.ljust(key_width), *specs[row.spec], places[row.shards])
+
+
+def _spec_cells(spec: TensorSpec) -> tuple[str, str, str]:
+    return spec.dtype, shape_text(spec.shape), "-" if spec.nbytes is None else f"{spec.nbytes:,}"

@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from docs.schema import faults, schemas
+from openckpt.formats.bundle import encode_bundle
 from unit.cli.conftest import EVIL
 from unit.cli.running import Runner, plain_environment
 
@@ -42,6 +44,18 @@ def test_json_follows_the_documented_schema(openckpt_cli: Runner, zoo: Path, tmp
     assert faults(good, schemas()["ls"]) == []
     assert faults(bad, schemas()["error"]) == []
     assert bad["error"]["code"] == "path.not-found"
+
+
+@pytest.mark.parametrize("count", [0, 1, 4095, 4096, 4097, 9000])
+def test_a_long_listing_is_one_document_and_one_table(openckpt_cli: Runner, tmp_path: Path, count: int) -> None:
+    """It is printed piece by piece, which nobody can tell."""
+    keys = [f"k{number:05d}" for number in range(count)]
+    for name, data in encode_bundle({key: np.zeros(2, np.int8) for key in keys}, "many").items():
+        (tmp_path / name).write_bytes(data)
+    (document,) = openckpt_cli("ls", "--json", tmp_path / "many").documents
+    assert [tensor["key"] for tensor in document["tensors"]] == keys
+    table = openckpt_cli("ls", tmp_path / "many").out
+    assert keys_of(table) == keys or count == 0
 
 
 def test_json_is_ascii_and_keeps_every_name(openckpt_cli: Runner, zoo: Path) -> None:
