@@ -14,13 +14,12 @@ one allocation; threads pay from about 1 MiB a tensor and hurt below.
 from __future__ import annotations
 
 import queue
-import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CheckpointError, CorruptionError, MismatchError, UnsupportedError, Where
 from openckpt.formats.crc import crc32c
+from openckpt.formats.workers import Work, compute_ahead, run_all
 from openckpt.limits import Limits
 
 if TYPE_CHECKING:
@@ -46,9 +45,6 @@ class Request(NamedTuple):
     shape: tuple[int, ...]
     crc: int | None = None
 
-
-_In = TypeVar("_In")
-_Out = TypeVar("_Out")
 
 OnMismatch = Callable[[Request, int], CheckpointError]
 """Makes the error for a request whose bytes have another CRC than stated; gets the computed one."""
@@ -121,7 +117,7 @@ def read_arrays(
     import numpy as np
 
     results: list[Array | None] = list(out) if out is not None else [None] * len(requests)
-    work: list[tuple[int, Callable[[], None]]] = []
+    work: Work = []
     small: list[int] = []
     for number, request in enumerate(requests):
         if request.nbytes < _LARGE:
@@ -139,7 +135,7 @@ def read_arrays(
     runs = list(_runs(requests, small))
     if runs:
         _read_runs(requests, runs, results, mismatch, pipelined=threads != 1 and len(runs) > 2)
-    _run_all(work, threads)
+    run_all(work, threads)
     return results  # type: ignore[return-value]  # every slot is filled by now
 
 
@@ -151,7 +147,7 @@ def check_requests(
     ``tick(nbytes)`` is called, from the calling thread, as pieces of work are done.
     """
     bad: list[tuple[Request, int | CheckpointError]] = []
-    work: list[tuple[int, Callable[[], None]]] = []
+    work: Work = []
     batch: list[Request] = []
     batch_bytes = 0
 
@@ -178,7 +174,7 @@ def check_requests(
     if batch:
         work.append((batch_bytes, check(batch)))
     _begin(requests)
-    _run_all(work, threads, tick)
+    run_all(work, threads, tick)
     yield from sorted(bad, key=lambda item: (item[0].source.path, item[0].offset))
 
 
@@ -274,7 +270,7 @@ def _read_runs(
             first.source.read_into(first.offset, arena.data[:nbytes])
         return arena
 
-    arenas = _ahead(fetch, runs) if pipelined else (fetch(run) for run in runs)
+    arenas = compute_ahead(fetch, runs) if pipelined else (fetch(run) for run in runs)
     try:
         for run, arena in zip(runs, arenas, strict=True):
             _cut(requests, run, arena, results, mismatch)
@@ -290,39 +286,6 @@ def _read_runs(
 def _run_end(requests: Sequence[Request], run: list[int]) -> int:
     # Not simply the last one's: overlapping requests (a hostile index) may reach further.
     return max([requests[number].offset + requests[number].nbytes for number in run])
-
-
-def _ahead(fetch: Callable[[_In], _Out], items: Sequence[_In]) -> Generator[_Out, None, None]:
-    """Yield ``fetch(item)`` of each item, computed up to two items ahead on another thread."""
-    ready: queue.Queue[tuple[_Out | None, BaseException | None]] = queue.Queue(maxsize=2)
-    stop = threading.Event()
-
-    def run() -> None:
-        for item in items:
-            if stop.is_set():
-                return
-            try:
-                ready.put((fetch(item), None))
-            except BaseException as error:  # handed to the calling thread
-                ready.put((None, error))
-                return
-
-    worker = threading.Thread(target=run, name="openckpt-read-ahead", daemon=True)
-    worker.start()
-    try:
-        for _ in items:
-            value, error = ready.get()
-            if error is not None:
-                raise error
-            yield value  # type: ignore[misc]  # None only beside an error
-    finally:
-        stop.set()
-        while worker.is_alive():  # it may wait for room
-            try:
-                ready.get(timeout=0.01)
-            except queue.Empty:
-                pass
-        worker.join()
 
 
 def _cut(
@@ -364,57 +327,3 @@ def _cut(
         else:
             results[number] = make(shape, dtype, arena, at)
             taken = stop
-
-
-def _run_all(
-    work: list[tuple[int, Callable[[], None]]], threads: int | None, tick: Callable[[int], None] | None = None
-) -> None:
-    """Run every piece of work, the largest first, on up to ``threads`` threads; raise the first error."""
-    if threads is None:
-        import os
-
-        threads = min(8, os.cpu_count() or 1)
-    total = sum(size for size, _ in work)
-    threads = min(threads, len(work)) if total >= 8 * _LARGE else 1
-    if threads <= 1:
-        for size, job in work:
-            job()
-            if tick is not None:
-                tick(size)
-        return
-    queue = _Queue(work)
-    workers = [threading.Thread(target=queue.drain, name=f"openckpt-read-{n}", daemon=True) for n in range(1, threads)]
-    for worker in workers:
-        worker.start()
-    queue.drain(tick)
-    for worker in workers:
-        worker.join()
-    if queue.error is not None:
-        raise queue.error
-
-
-@dataclass(slots=True)
-class _Queue:
-    """Work shared by threads. List pops are atomic, so no lock can be held by a thread that a fork leaves behind."""
-
-    work: list[tuple[int, Callable[[], None]]]
-    error: BaseException | None = None
-    done: int = 0
-
-    def __post_init__(self) -> None:
-        self.work = self.work[::-1]
-
-    def drain(self, tick: Callable[[int], None] | None = None) -> None:
-        """Run pieces until none is left or one failed; only the calling thread ticks."""
-        while self.error is None:
-            try:
-                size, job = self.work.pop()
-            except IndexError:
-                return
-            try:
-                job()
-            except BaseException as error:
-                self.error = error
-                return
-            if tick is not None:
-                tick(size)
