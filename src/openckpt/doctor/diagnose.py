@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from openckpt.doctor.archive_checks import about_archive
 from openckpt.doctor.checkpoint_checks import examine
 from openckpt.doctor.leftovers import check_leftovers, check_same_names, check_stale_shards
 from openckpt.doctor.place import Place, find_place
 from openckpt.doctor.report import CheckpointReport, Report, has_error, ordered
-from openckpt.doctor.scene import Scene
+from openckpt.doctor.scene import Scene, shown
 from openckpt.errors import CheckpointError, PathNotFoundError
 from openckpt.findings import Finding, Progress, finding_of, make_finding
 from openckpt.formats.hdf5.child import HDF5Child
@@ -135,14 +135,14 @@ class _Doctor:
         result = examine_one(scene)
         if result is None or (result.is_empty and not has_error(result.findings)):
             return self._tree(scene, findings)
-        findings += [*result.findings, *find_unentered(scene)]
+        findings += [*result.findings, *_special_names(self.name, result.checkpoints), *find_unentered(scene)]
         return _report(self.name, findings, result.checkpoints, valid=result.valid and not has_error(findings))
 
     def _tree(self, scene: Scene, findings: list[Finding]) -> Report:
         from openckpt.doctor.tree import examine_tree
 
         result = examine_tree(scene)
-        findings += result.findings
+        findings += [*result.findings, *_special_names(self.name, result.checkpoints)]
         return _report(self.name, findings, result.checkpoints, valid=result.valid and not has_error(findings))
 
 
@@ -150,6 +150,14 @@ def _special_characters(name: str) -> Iterator[Finding]:
     found = sorted(set(name) & set(_SPECIAL))
     if found:
         yield make_finding("run.special-characters", name, f"the path has {' '.join(found)} in it")
+
+
+def _special_names(name: str, reports: Sequence[CheckpointReport]) -> Iterator[Finding]:
+    """Yield a note where names below the path that was given have characters that TensorFlow takes for a pattern."""
+    odd = [report.prefix for report in reports if set(report.prefix.removeprefix(name)) & set(_SPECIAL)]
+    if odd:
+        found = sorted({char for prefix in odd for char in prefix.removeprefix(name)} & set(_SPECIAL))
+        yield make_finding("run.special-characters", odd[0], f"{shown(odd)}: the name has {' '.join(found)} in it")
 
 
 def _beside(scene: Scene, group: Group) -> Iterator[Finding]:

@@ -601,6 +601,12 @@ def test_row_32_characters_that_tensorflow_takes_for_a_pattern(run: Run, name: s
     assert only(report, "run.special-characters").severity == "note"
 
 
+def test_names_that_tensorflow_cannot_read_are_noted_in_a_directory_too(run: Run) -> None:
+    """Row 32: the directory that was named is harmless, a checkpoint in it is not."""
+    run.save(7, name="a[1]")
+    assert "a[1]" in only(run.diagnose(), "run.special-characters").message
+
+
 # ------------------------------------------------------------------------------------------------------------ contents
 
 
