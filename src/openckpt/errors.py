@@ -41,6 +41,11 @@ class Where(NamedTuple):
         return f"{printable(self.path)} ({', '.join(parts)})" if parts else printable(self.path)
 
 
+def place_of(where: Where | str) -> Where:
+    """Return the place; a plain string is a path."""
+    return Where(where) if isinstance(where, str) else where
+
+
 def printable(text: str) -> str:
     """Return ``text`` safe for a terminal and for UTF-8: control characters and undecodable bytes are escaped."""
     if text.isprintable():
@@ -72,7 +77,7 @@ class CheckpointError(Exception):
     ) -> None:
         super().__init__(code, where, message)
         self.code = code
-        self.where = Where(where) if isinstance(where, str) else where
+        self.where = place_of(where)
         self.message = message
         self.found = None if found is None else str(found)
         self.expected = None if expected is None else str(expected)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from openckpt.errors import CheckpointError, Where
+from openckpt.errors import CheckpointError, Where, place_of
 
 Severity = Literal["error", "warning", "note"]
 
@@ -88,7 +88,7 @@ def make_finding(
     from openckpt.codes import CATALOGUE, fix_for
 
     entry = CATALOGUE[code]
-    place = Where(where) if isinstance(where, str) else where
+    place = place_of(where)
     return Finding(
         code=code,
         severity=severity or entry.severity,

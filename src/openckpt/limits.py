@@ -11,7 +11,11 @@ from typing import NamedTuple
 
 from openckpt.errors import LimitError, Where
 
-KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MIB, GIB = 1 << 20, 1 << 30
+FREE_BYTES = 64 * MIB
+"""what may come out of anything, however small, before `Limits.archive_ratio` counts"""
+OBJECT_BYTES = 64
+"""about what one string costs as a Python object"""
 
 
 class Limits(NamedTuple):
@@ -73,6 +77,11 @@ class Limits(NamedTuple):
                 f"{what} is {value}, above the limit {name}={cap}",
                 fix=f"if you trust this file, pass limits=openckpt.Limits({name}={value}) or --limit {name}={value}",
             )
+
+
+def growth_of(size: int, stored: int) -> int:
+    """Return how many times ``stored`` bytes grow to ``size``, the free 64 MiB not counted: what `Limits.archive_ratio` caps."""
+    return -(-(size - FREE_BYTES) // max(stored, 1)) if size > FREE_BYTES else 0
 
 
 def no_memory(where: Where | str, what: str) -> LimitError:

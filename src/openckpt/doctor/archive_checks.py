@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from openckpt.doctor.content import not_an_archive
 from openckpt.doctor.report import CheckpointReport, checkpoint_report
-from openckpt.doctor.scene import Scene
+from openckpt.doctor.scene import Scene, refusal
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.storage import FileStat, Store
@@ -34,7 +34,7 @@ def _why_no_archive(scene: Scene, stat: FileStat) -> Finding | None:
     try:
         source = scene.store.open(stat.path)
     except OSError as error:
-        return make_finding("storage.unreadable", place, str(error))
+        return make_finding("storage.unreadable", place, refusal(error))
     except CheckpointError as error:
         return finding_of(error)
     try:
@@ -44,7 +44,7 @@ def _why_no_archive(scene: Scene, stat: FileStat) -> Finding | None:
     except CheckpointError as error:
         return finding_of(error)
     except OSError as error:
-        return make_finding("storage.unreadable", place, str(error))
+        return make_finding("storage.unreadable", place, refusal(error))
     finally:
         source.close()
 

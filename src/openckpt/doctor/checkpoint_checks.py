@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from openckpt.doctor.report import CheckpointReport, checkpoint_report, has_error
-from openckpt.doctor.scene import Scene
+from openckpt.doctor.scene import Scene, refusal
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.spec import GRAPH_KEY, TensorReader
@@ -42,11 +42,11 @@ def examine(scene: Scene, group: Group) -> CheckpointReport | None:
         if _is_gone(scene, group):
             return None
         return checkpoint_report(
-            shown, group.format, group.step, [make_finding("storage.unreadable", shown, str(error))]
+            shown, group.format, group.step, [make_finding("storage.unreadable", shown, refusal(error))]
         )
     except OSError as error:
         return checkpoint_report(
-            shown, group.format, group.step, [make_finding("storage.unreadable", shown, str(error))]
+            shown, group.format, group.step, [make_finding("storage.unreadable", shown, refusal(error))]
         )
     except CheckpointError as error:
         return _unopened(scene, group, error)
@@ -89,7 +89,7 @@ def _findings(scene: Scene, group: Group, reader: TensorReader) -> Iterator[Find
     except CheckpointError as error:
         found.append(finding_of(error))
     except OSError as error:
-        found.append(make_finding("storage.unreadable", scene.show(group), str(error)))
+        found.append(make_finding("storage.unreadable", scene.show(group), refusal(error)))
     if group.format == "bundle-v2" and any(finding.severity != "note" for finding in found):
         from openckpt.doctor.shard_checks import explain_shards  # a healthy checkpoint does without
 

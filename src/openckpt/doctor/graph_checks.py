@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from openckpt.doctor.scene import Scene, shown
+from openckpt.doctor.scene import Scene, refusal, shown
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.metagraph import MetaGraph, parse_meta_graph
@@ -33,7 +33,7 @@ def check_saved_model(scene: Scene) -> list[Finding]:
     except CheckpointError as error:
         return [finding_of(error)]
     except OSError as error:
-        return [make_finding("storage.unreadable", scene.path(SAVED_MODEL_NAMES[0]), str(error))]
+        return [make_finding("storage.unreadable", scene.path(SAVED_MODEL_NAMES[0]), refusal(error))]
     if model.tensorflow_version:
         message = f"a SavedModel written by TensorFlow {model.tensorflow_version}"
         findings.append(make_finding("run.written-by", model.path, message))
@@ -51,7 +51,7 @@ def check_meta_graph(scene: Scene, group: Group, reader: TensorReader) -> Iterat
             yield finding_of(error)
             continue
         except OSError as error:
-            yield make_finding("storage.unreadable", place, str(error), severity="warning")
+            yield make_finding("storage.unreadable", place, refusal(error), severity="warning")
             continue
         if absent:
             message = f"{len(absent)} of {len(graph.variables)} variables of the graph are not in the checkpoint: {shown(absent)}"

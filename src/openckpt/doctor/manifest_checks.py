@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from openckpt.codes.quoting import quoted
-from openckpt.doctor.scene import Scene, shown, stem_of
+from openckpt.doctor.scene import Scene, refusal, shown, stem_of
 from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.manifest import Manifest, encode_manifest, is_absolute_entry, is_windows_entry
@@ -60,7 +60,7 @@ def check_manifest(scene: Scene) -> ManifestVerdict:
         verdict.findings.append(_with_fix(finding, fix))
         return verdict
     except OSError as error:
-        verdict.findings.append(make_finding("storage.unreadable", place, str(error)))
+        verdict.findings.append(make_finding("storage.unreadable", place, refusal(error)))
         return verdict
     verdict.findings += manifest.problems
     newest = locate_entry(scene.store, scene.listing, manifest.model_checkpoint_path, limits=scene.limits)

@@ -66,6 +66,11 @@ def shown(names: Sequence[str]) -> str:
     return text + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
+def refusal(error: OSError) -> str:
+    """Return what the system said, for a message that has the place already."""
+    return f"the system refused: {error.strerror or error}"
+
+
 def stem_of(group: Group) -> str:
     """Return the name without its step: what the saves of one run have in common."""
     part = parse_v1_shard_name(group.name)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from openckpt.doctor.archive_checks import about_archive
 from openckpt.doctor.directory_checks import MOST_CHECKPOINTS, DirectoryResult, examine_directory
 from openckpt.doctor.report import has_error
-from openckpt.doctor.scene import Scene, shown
+from openckpt.doctor.scene import Scene, refusal, shown
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.names import EXPORT_NAMES, INDEX_SUFFIX
@@ -44,10 +44,11 @@ def examine_one(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> DirectoryResul
 
 def examine_tree(scene: Scene, *, named: bool = True) -> DirectoryResult:
     """Examine every directory from this one down; of a tree that nobody ``named`` it is no fault to hold no checkpoint."""
-    results = _walk(scene)
+    refused: list[Finding] = []
+    results = _walk(scene, refused)
     total = sum(len(result.checkpoints) for result in results)
     joined = _join(scene, results)
-    findings = list(joined.findings)
+    findings = [*joined.findings, *refused]
     if not named:
         pass
     elif not has_error(findings) and all(result.is_empty for result in results):
@@ -63,20 +64,30 @@ def examine_tree(scene: Scene, *, named: bool = True) -> DirectoryResult:
     return DirectoryResult(tuple(findings), joined.checkpoints, joined.valid and not has_error(findings))
 
 
-def _walk(scene: Scene) -> list[DirectoryResult]:
+def _walk(scene: Scene, refused: list[Finding]) -> list[DirectoryResult]:
+    """Examine the directories of a tree; those that the system does not show go to ``refused``."""
+
+    def refuse(directory: str, error: OSError) -> None:
+        if directory not in done:
+            refused.append(make_finding("path.unreadable", scene.store.display(directory), refusal(error)))
+
     results: list[DirectoryResult] = []
     left = MOST_CHECKPOINTS
     done: set[str] = set()  # the variables of exports, and the working directories of interrupted saves
+    deepest = scene.limits.directory_depth
     walk = walk_directories(
-        scene.store, scene.listing.directory, deepest=scene.limits.directory_depth, most=_MOST_DIRECTORIES
+        scene.store, scene.listing.directory, deepest=deepest, most=_MOST_DIRECTORIES, on_refusal=refuse
     )
     for directory, _ in walk:
         if directory in done or left <= 0:
             continue
         try:
             here = replace(scene, listing=group_directory(scene.store, directory, limits=scene.limits))
-        except OSError:
-            continue  # removed meanwhile, or not ours to read
+        except FileNotFoundError:
+            continue  # removed meanwhile
+        except OSError as error:
+            refuse(directory, error)
+            continue
         export = _export_directory(here)
         if export is not None:
             done.add(export)
@@ -113,7 +124,7 @@ def _examine_archives(scene: Scene, archives: Sequence[FileStat]) -> Iterator[Di
         except CheckpointError as error:
             yield DirectoryResult((finding_of(error),), (), False)
         except OSError as error:
-            yield DirectoryResult((make_finding("storage.unreadable", place, str(error)),), (), False)
+            yield DirectoryResult((make_finding("storage.unreadable", place, refusal(error)),), (), False)
         else:
             yield DirectoryResult(findings, result.checkpoints, result.valid and not has_error(findings))
     if len(archives) > _MOST_ARCHIVES:

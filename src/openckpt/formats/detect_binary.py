@@ -6,16 +6,13 @@ import re
 
 from openckpt.formats.detect import Detected, pickle_of, read_tail
 from openckpt.formats.detect_archive import is_translated, text_damaged
-from openckpt.formats.sstable.format import MAGIC_BYTES
+from openckpt.formats.hdf5.superblock import SIGNATURE
+from openckpt.formats.sstable.format import FOOTER_BYTES, MAGIC_BYTES
 from openckpt.formats.wire import parse_varint
+from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage.reading import ByteSource
 
-_FOOTER = 48
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_USER_BLOCK = (
-    1 << 20
-)  # an HDF5 file may begin behind a block of 512, 1024, 2048 ... bytes; this is the longest looked for
-_HEADER_BYTES = 100_000_000  # the reference reader's cap on a safetensors header
+_USER_BLOCK = 1 << 20  # the longest of the blocks of 512, 1024, 2048 ... bytes behind which an HDF5 file may begin
 _TORCH = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")  # the pickled number 0x1950a86a20f9469cfc6c and STOP
 _NODE_OP = re.compile(rb"[A-Za-z_][A-Za-z0-9_>.]*")
 _META_GRAPH_TAGS = (b"\x0a", b"\x12", b"\x1a", b"\x22", b"\x2a", b"\x32", b"\x3a")  # fields 1 to 7, in any order
@@ -59,7 +56,7 @@ _BROKEN_TAILS = (
 def is_table(source: ByteSource) -> bool:
     """Return whether the file ends like a table (formats 1.1)."""
     size = source.size
-    return size >= _FOOTER and source.read_at(size - 8, 8) == MAGIC_BYTES
+    return size >= FOOTER_BYTES and source.read_at(size - 8, 8) == MAGIC_BYTES
 
 
 def detect_binary(source: ByteSource, head: bytes) -> Detected:
@@ -70,13 +67,13 @@ def detect_binary(source: ByteSource, head: bytes) -> Detected:
 
 
 def _table(source: ByteSource) -> Detected:
-    footer = source.read_at(source.size - _FOOTER, 40)
+    footer = source.read_at(source.size - FOOTER_BYTES, 40)
     values, at = [], 0
     for _ in range(4):
         value, at = _varint(footer, at)
         values.append(value)
     # The index block lies directly before the footer; where it does not, bytes came or went between.
-    grown = source.size - _FOOTER - (values[2] + values[3] + 5)
+    grown = source.size - FOOTER_BYTES - (values[2] + values[3] + 5)
     if grown and is_translated(source, grown=grown > 0):
         return text_damaged("a table (index or V1 checkpoint)")
     return Detected("table", "a table: the index of a V2 checkpoint, or a V1 checkpoint")
@@ -94,12 +91,12 @@ def _checkpoint(source: ByteSource, head: bytes) -> Detected | None:
     size = source.size
     at = 0
     while at + 8 <= size and at <= _USER_BLOCK:
-        if (head[at : at + 8] if at + 8 <= len(head) else source.read_at(at, 8)) == _HDF5:
+        if (head[at : at + 8] if at + 8 <= len(head) else source.read_at(at, 8)) == SIGNATURE:
             behind = f" behind a user block of {at} bytes" if at else ""
             return Detected("hdf5", f"an HDF5 file{behind}")
         at = at * 2 or 512
     length = int.from_bytes(head[:8], "little")
-    if size > 9 and 2 <= length <= _HEADER_BYTES and head[8:10] in (b'{"', b"{}", b"{ ", b"{\n"):
+    if size > 9 and 2 <= length <= DEFAULT_LIMITS.header_bytes and head[8:10] in (b'{"', b"{}", b"{ ", b"{\n"):
         return Detected("safetensors", "a safetensors file")
     if head.startswith(b"\x93NUMPY"):
         return Detected("npy", "one NumPy array (.npy), which has no name", "detect.foreign")
@@ -194,7 +191,7 @@ def _damaged(source: ByteSource, head: bytes) -> Detected | None:
     if tail.endswith(_BROKEN_TAILS):
         return text_damaged("a table (index or V1 checkpoint)")
     at = tail.rfind(MAGIC_BYTES)
-    if at >= _FOOTER - 8 or (at >= 0 and len(tail) < source.size):
+    if at >= FOOTER_BYTES - 8 or (at >= 0 and len(tail) < source.size):
         junk = len(tail) - at - len(MAGIC_BYTES)
         return Detected(
             "table-trailing-junk",

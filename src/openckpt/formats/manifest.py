@@ -19,7 +19,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CorruptionError, Where
+from openckpt.errors import CorruptionError, Where, place_of
 from openckpt.formats.textproto import TextReader, TextSyntaxError, line_and_column, quote
 from openckpt.limits import DEFAULT_LIMITS, Limits
 
@@ -56,7 +56,7 @@ def parse_manifest(data: bytes, where: Where | str, limits: Limits = DEFAULT_LIM
             (another kind of file), ``manifest.bad-syntax`` (with line and column), ``manifest.no-model-path``.
         LimitError: larger than ``limits.manifest_bytes``.
     """
-    place = Where(where) if isinstance(where, str) else where
+    place = place_of(where)
     limits.check("manifest_bytes", len(data), place, "the manifest's size")
     if not data:
         raise CorruptionError("manifest.empty", place, "the manifest is empty")

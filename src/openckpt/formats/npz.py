@@ -17,7 +17,7 @@ from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchan
 from openckpt.formats.members import check_member, crc_mismatch, stated_crc
 from openckpt.formats.npy import NpyHeader, header_length, parse_header
 from openckpt.formats.spec import Extent, TensorSpec
-from openckpt.limits import DEFAULT_LIMITS, MIB, Limits, no_memory
+from openckpt.limits import DEFAULT_LIMITS, OBJECT_BYTES, Limits, growth_of, no_memory
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from openckpt.storage.reading import ByteSource, Store
 
 SUFFIX = ".npy"
-_FREE_BYTES = 64 * MIB
-_OBJECT_BYTES = 64  # about what one string costs as a Python object
 _PEEK = 4096  # NumPy pads headers so that the data starts at a multiple of 64; nearly all are 128 bytes
 
 
@@ -73,11 +71,8 @@ class NpzReader(FlatReader):
 
     def _check_strings(self, header: NpyHeader, where: Where) -> None:
         """Bound what strings cost as Python objects: an element may be one packed bit in the file, or nothing at all."""
-        cap = _FREE_BYTES + self._limits.archive_ratio * self._file.size
-        needed = prod(header.shape) * _OBJECT_BYTES
-        if needed > cap:
-            ratio = -(-(needed - _FREE_BYTES) // max(1, self._file.size))
-            self._limits.check("archive_ratio", ratio, where, "the memory for these strings, in multiples of the file,")
+        growth = growth_of(prod(header.shape) * OBJECT_BYTES, self._file.size)
+        self._limits.check("archive_ratio", growth, where, "the memory for these strings, in multiples of the file,")
 
     def _done_with(self, key: str) -> None:
         self._members[key].close()

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CorruptionError, Where
+from openckpt.errors import CorruptionError, Where, place_of
 from openckpt.formats.objectcodec import encode_nodes, parse_nodes
 from openckpt.formats.objectnodes import Attribute, Child, Node, RegisteredSaver, SlotVariable
 from openckpt.formats.spec import GRAPH_KEY
@@ -159,12 +159,11 @@ def validate_graph(
         ordered = sorted(stored)
         absent = [pair for pair in absent if not _is_prefix_of_any(pair[1].checkpoint_key, ordered)]
     if absent:
-        place = Where(where) if isinstance(where, str) else where
         shown = ", ".join(repr(attribute.checkpoint_key) for _, attribute in absent[:most_names])
         more = f" and {len(absent) - most_names} more" if len(absent) > most_names else ""
         yield make_finding(
             "graph.key-absent",
-            Where(place.path, absent[0][1].checkpoint_key),
+            Where(place_of(where).path, absent[0][1].checkpoint_key),
             f"the object graph names {len(absent)} keys that are not in the checkpoint: {shown}{more}",
             found=f"{len(absent)} absent",
             expected="every key of the graph",

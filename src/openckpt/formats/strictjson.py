@@ -11,7 +11,7 @@ import json
 import re
 from typing import TypeAlias
 
-from openckpt.errors import CorruptionError, Where
+from openckpt.errors import CorruptionError, Where, place_of
 from openckpt.limits import no_memory
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -54,7 +54,7 @@ def parse_json(
         CorruptionError: not UTF-8, not JSON, nested too deeply, a number or a name that JSON does not have.
         LimitError: the values need more memory than there is.
     """
-    place = Where(where) if isinstance(where, str) else where
+    place = place_of(where)
 
     def bad(message: str, at: int | None = None, which: str = code) -> CorruptionError:
         found = Where(place.path, place.key, None if at is None else offset + at)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os.path
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -249,8 +249,13 @@ def latest_key(group: Group) -> tuple[bool, int, int, str]:
     return (group.step is not None, group.step or 0, group.mtime_ns, group.name)
 
 
-def walk_directories(store: Store, root: str, *, deepest: int, most: int) -> Iterator[tuple[str, Sequence[FileStat]]]:
-    """Yield ``(directory, stats)`` breadth-first without following links to directories; unreadable ones are left out."""
+def walk_directories(
+    store: Store, root: str, *, deepest: int, most: int, on_refusal: Callable[[str, OSError], None] | None = None
+) -> Iterator[tuple[str, Sequence[FileStat]]]:
+    """Yield ``(directory, stats)`` breadth-first without following links to directories.
+
+    One that the system refuses is left out, and ``on_refusal(directory, error)`` called; one that was removed meanwhile is left out.
+    """
     level = [root]
     for depth in range(deepest + 1):
         below: list[str] = []
@@ -260,7 +265,11 @@ def walk_directories(store: Store, root: str, *, deepest: int, most: int) -> Ite
             most -= 1
             try:
                 stats = store.scan(directory)
-            except OSError:
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                if on_refusal is not None:
+                    on_refusal(directory, error)
                 continue
             yield directory, stats
             if depth < deepest:

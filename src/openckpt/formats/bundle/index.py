@@ -63,15 +63,7 @@ class BundleIndex:
             names: list[str] = []
             specs: list[TensorSpec] = []
             entries: list[bytes] = []
-            sliced: dict[bytes, frozenset[Extents]] = {}
-            first = True
-            for keys, values in self.table.blocks():
-                if first and keys:
-                    keys, values, first = keys[1:], values[1:], False  # the header
-                if keys and keys[0][:1] == _SLICE:
-                    shown = [not self._is_piece(key, sliced) for key in keys]
-                    keys = [key for key, keep in zip(keys, shown, strict=True) if keep]
-                    values = [value for value, keep in zip(values, shown, strict=True) if keep]
+            for keys, values in self._visible():
                 names += decode_keys(keys) if keys else []
                 specs += self._specs.specs(values)
                 if self.source.size <= _REMEMBERED:
@@ -80,6 +72,19 @@ class BundleIndex:
                 self._entries = entries
             self._listing = names, specs
         return self._listing
+
+    def _visible(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Yield keys and values block by block, without the header and the pieces of partitioned tensors."""
+        sliced: dict[bytes, frozenset[Extents]] = {}
+        first = True
+        for keys, values in self.table.blocks():
+            if first and keys:
+                keys, values, first = keys[1:], values[1:], False  # the header
+            if keys and keys[0][:1] == _SLICE:
+                shown = [not self._is_piece(key, sliced) for key in keys]
+                keys = [key for key, keep in zip(keys, shown, strict=True) if keep]
+                values = [value for value, keep in zip(values, shown, strict=True) if keep]
+            yield keys, values
 
     def _is_piece(self, key: bytes, known: dict[bytes, frozenset[Extents]]) -> bool:
         """Return whether this is the slice key of a tensor that lists the slice (formats 2.9, listing rule)."""
@@ -144,9 +149,12 @@ class BundleIndex:
             self._specs.learn(value)
         return spec
 
-    def values(self, keys: list[str]) -> dict[str, bytes]:
-        """Return the stored entries of at least ``keys``; raises `NotFoundError` for the first that is not there."""
+    def values(self, keys: list[str]) -> list[bytes]:
+        """Return the stored entry of each key, in their order; raises `NotFoundError` for the first that is not there."""
         found: dict[str, bytes] = {}
+        if self._listing is not None and keys == self._listing[0]:
+            # All of them, as most often: no name is made a second time, and no dictionary.
+            return self._entries or [value for _, values in self._visible() for value in values]
         if self._entries is not None and self._listing is not None and len(keys) > 64:
             found = dict(zip(self._listing[0], self._entries, strict=True))
         elif len(keys) > 64 * len(self.table.handles):  # one pass over the index beats so many lookups
@@ -154,13 +162,13 @@ class BundleIndex:
                 found.update(zip(decode_keys(raw), values, strict=True))
             for key in [key for key in found if not key or key[0] == "\0"]:
                 del found[key]  # the header, and what may be a slice
+        wanted: list[bytes] = []
         for key in keys:
-            if key not in found:
-                value = self._value(key)
-                if value is None:
-                    raise no_such_key(self._path, key, self.keys())
-                found[key] = value
-        return found
+            value = found.get(key) or self._value(key)
+            if value is None:
+                raise no_such_key(self._path, key, self.keys())
+            wanted.append(value)
+        return wanted
 
     def piece(self, key: str, entry: BundleEntry, piece: Extents) -> BundleEntry:
         """Return the entry of one stored slice, checked against its tensor's."""

@@ -237,7 +237,12 @@ def _check_shards(reader: BundleReader, survey: _Survey) -> Iterator[Finding]:
             )
             continue
         except OSError as error:
-            yield make_finding("storage.unreadable", shards.display(shard), str(error), lost=survey.lost(keys))
+            yield make_finding(
+                "storage.unreadable",
+                shards.display(shard),
+                f"the system refused: {error.strerror or error}",
+                lost=survey.lost(keys),
+            )
             continue
         beyond = [piece for piece in pieces if piece.offset + piece.size > source.size]
         if beyond:

@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.hdf5.report import Dataset, Problem
 from openckpt.formats.hdf5.types import StoredType
-from openckpt.limits import MIB, Limits
+from openckpt.limits import OBJECT_BYTES, Limits, growth_of
 
 if TYPE_CHECKING:
     from h5py import h5p
-
-FREE_BYTES = 64 * MIB
-"""A dataset may be this much larger than its stored bytes before `Limits.archive_ratio` counts."""
-
-_OBJECT_BYTES = 64
-"""about what one string costs as a Python object"""
 
 # deflate, shuffle, fletcher32, szip, lzf: what every h5py has. A plugin that a file asks for would be foreign code.
 _FILTERS = frozenset((1, 2, 3, 4, 32000))
@@ -52,10 +46,9 @@ def refusal_of(found: Dataset, kind: StoredType, plan: h5p.PropDCID, file_size: 
             return Problem("hdf5.filter", path, "the dataset needs a filter that is not built in", f"{number} ({text})")
         declared = max(declared, prod(plan.get_chunk()) * kind.itemsize)
     if kind.text is not None:
-        declared = max(declared, prod(shape) * _OBJECT_BYTES)
-    cap = FREE_BYTES + stored * limits.archive_ratio
-    if declared > max(cap, stored):
-        needed = -(-(declared - FREE_BYTES) // max(stored, 1))
+        declared = max(declared, prod(shape) * OBJECT_BYTES)
+    needed = growth_of(declared, stored)
+    if needed > limits.archive_ratio and declared > stored:
         message = f"{declared} bytes are declared for {stored} stored ones, above the limit archive_ratio={limits.archive_ratio}"
         return Problem("hdf5.declared-size", path, f"{message}; if you trust this file, raise it to {needed}")
     if declared > limits.tensor_bytes:

@@ -13,10 +13,9 @@ from typing import Protocol
 
 from openckpt.errors import CorruptionError, Where
 from openckpt.findings import Progress
-from openckpt.limits import MIB, Limits
+from openckpt.limits import MIB, Limits, growth_of
 from openckpt.storage.reading import ByteSource
 
-FREE_BYTES = 64 * MIB  # what may come out of anything, however small; see Limits.archive_ratio
 _FIRST_IN = 4 << 10
 _IN = 128 << 10
 _NOT_ZERO = re.compile(rb"[^\0]")
@@ -191,9 +190,8 @@ class PackedStream:
     def _account(self, size: int) -> None:
         self._out += size
         self.raw = self._read - len(self._buffer) + self._at
-        if self._out > FREE_BYTES:
-            ratio = (self._out - FREE_BYTES) // max(self.raw, 1)
-            self._limits.check("archive_ratio", ratio, self._source.path, "the growth of the compressed data")
+        growth = growth_of(self._out, self.raw)
+        self._limits.check("archive_ratio", growth, self._source.path, "the growth of the compressed data")
         if self._progress is not None and (now := self._clock()) >= self._next_report:
             self._next_report = now + 0.25
             self._progress(f"reading {self._source.path}", self.raw, self._source.size)

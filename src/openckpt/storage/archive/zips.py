@@ -9,11 +9,11 @@ from weakref import WeakValueDictionary
 
 from openckpt.errors import CorruptionError, UnsupportedError, Where
 from openckpt.findings import Progress
-from openckpt.limits import MIB, Limits
+from openckpt.limits import MIB, Limits, growth_of
 from openckpt.storage.archive.names import decode_zip_name, harmless_path
 from openckpt.storage.archive.sources import Blob, ForkLock, UnpackedSource, WindowSource
 from openckpt.storage.archive.store import ArchiveStore, Listing, Member, make_listing
-from openckpt.storage.archive.streams import FREE_BYTES, make_engine, run_engine
+from openckpt.storage.archive.streams import make_engine, run_engine
 from openckpt.storage.archive.zipheaders import (
     LOCAL,
     LOCAL_SIZE,
@@ -101,9 +101,8 @@ class ZipStore(ArchiveStore):
         if entry.method == _STORED:
             return WindowSource(self, path, start, entry.size, nesting=self._nesting, crc32=entry.crc)
         self._limits.check("archive_bytes", entry.size, path, "the unpacked size of this member")
-        if entry.size > FREE_BYTES:
-            ratio = (entry.size - FREE_BYTES) // max(entry.packed_size, 1)
-            self._limits.check("archive_ratio", ratio, path, "the growth of the compressed data")
+        growth = growth_of(entry.size, entry.packed_size)
+        self._limits.check("archive_ratio", growth, path, "the growth of the compressed data")
         lock = self._locks.setdefault(member.key, ForkLock())  # members unpack side by side, one of them once
 
         def load() -> Blob:
