@@ -17,6 +17,8 @@ import openckpt
 from openckpt.doctor.mixing import difference
 from openckpt.formats.bundle import encode_bundle
 from openckpt.formats.spec import TensorSpec
+from openckpt.storage import FileStat
+from openckpt.storage.local import LocalStore
 from runs import Run, codes, only, weights
 
 
@@ -293,6 +295,29 @@ def test_a_saved_model_hides_nothing(run: Run) -> None:
     for name in ("old", "older"):
         run.write({f"{name}/{file}": data for file, data in encode_bundle(weights(), "ckpt-1").items()})
     assert "'old', 'older'" in only(run.diagnose(), "run.not-entered").message
+
+
+def test_directory_of_a_tree_that_the_system_refuses_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What could not be looked at is a warning, not a silence; one that is removed meanwhile is none."""
+    for name in ("open", "closed", "removed"):
+        inner = Run(run / name)
+        inner.directory.mkdir()
+        inner.whole(7)
+    real = LocalStore.scan
+
+    def scan(self: LocalStore, path: str) -> list[FileStat]:
+        if path.endswith("/closed"):
+            raise PermissionError(13, "Permission denied", path)
+        if path.endswith("/removed"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return real(self, path)
+
+    monkeypatch.setattr(LocalStore, "scan", scan)
+    report = run.diagnose()
+    assert report.valid and len(report.checkpoints) == 1
+    (finding,) = [finding for finding in report.findings if finding.severity == "warning"]
+    assert (finding.code, finding.where.path) == ("path.unreadable", str(run / "closed"))
+    assert finding.message == "the system refused: Permission denied"
 
 
 def test_leftovers_alone_are_no_checkpoint(run: Run) -> None:
