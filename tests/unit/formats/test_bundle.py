@@ -424,6 +424,20 @@ def test_entries_that_share_bytes_make_arrays_that_do_not(names: tuple[str, ...]
             arrays[name][...] = -1
 
 
+@pytest.mark.parametrize("size", [1, 7, 1 << 16])
+@pytest.mark.parametrize("listed", [True, False])
+def test_batches_of_a_bulk_read_do_not_show(monkeypatch: pytest.MonkeyPatch, size: int, listed: bool) -> None:
+    """A million tensors are read so many at a time; the answer is the same, and in the order that was asked for."""
+    monkeypatch.setattr("openckpt.formats.bundle.data._BATCH", size)
+    tensors: dict[str | bytes, object] = {f"small/{n:03d}": np.array(n, np.int32) for n in range(300)}
+    tensors |= {"text": Strings([b"x"]), "w": sliced()[1], b"bytes \xff": np.ones(2)}
+    reader = opened(bundle(tensors, shards=3))
+    keys = list(reader.keys()) if listed else [f"small/{n:03d}" for n in range(299, -1, -1)]
+    many = reader.read_many(keys)
+    assert list(many) == keys
+    assert all(many[key].tolist() == reader.read(key).tolist() for key in keys)
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_bulk_read_of_some_keys_reads_nothing_else(listed: bool) -> None:
     """Hundreds of the keys are asked for; the others are neither read, nor returned, nor wanted in ``out``."""
