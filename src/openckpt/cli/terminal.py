@@ -6,6 +6,7 @@ printed, so that a tensor's name cannot move the cursor or set the title of the 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -28,8 +29,22 @@ _SGR: dict[str, str] = {
 _OFF = "\x1b[0m"
 
 
+class _Nowhere(io.TextIOBase):
+    """Takes any text to nowhere."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
+
+
 def prepare_streams() -> None:
-    """Let both streams take any text: what their encoding lacks (``LANG=C``) is escaped instead of raising."""
+    """Let both streams take any text: what their encoding lacks (``LANG=C``) is escaped instead of raising.
+
+    Python has None for a stream that the shell closed (``>&-``): whoever wants the exit code alone gets it.
+    """
+    if sys.stdout is None:
+        sys.stdout = _Nowhere()
+    if sys.stderr is None:
+        sys.stderr = _Nowhere()
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

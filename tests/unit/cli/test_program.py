@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -103,6 +104,16 @@ def test_no_command_shows_the_whole_help(openckpt_cli: Runner) -> None:
     answer = openckpt_cli()
     assert (answer.code, answer.out) == (exits.USAGE, "")
     assert answer.err == openckpt_cli("--help").out
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_leave_the_exit_code(run_folder: Path, closed: str) -> None:
+    """A script that wants nothing but the answer may close what it does not read."""
+    for path, code in ((run_folder / "ckpt-2", 0), (run_folder / "absent", exits.NO_PATH)):
+        command = f"{shlex.quote(sys.executable)} -m openckpt.cli ls {shlex.quote(str(path))} {closed}"
+        done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, env=plain_environment())
+        assert done.returncode == code
+        assert "Traceback" not in done.stderr
 
 
 def test_a_mistyped_command_names_the_nearest(openckpt_cli: Runner) -> None:
