@@ -19,6 +19,7 @@ stand in `openckpt.codes`, which is imported only when somebody asks for them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
@@ -51,6 +52,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
+
+
+def shown(names: Sequence[str], most: int = 3) -> str:
+    """Return the first ``most`` names, quoted, and how many more there are: ``'a', 'b', 'c' and 7 more``."""
+    text = ", ".join(map(repr, names[:most]))
+    return text + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 class CheckpointError(Exception):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from openckpt.formats.bundle import Strings, encode_bundle
 from openckpt.formats.manifest import Manifest, encode_manifest
 from openckpt.formats.objectgraph import Attribute, Child, Node, ObjectGraph, SlotVariable, encode_object_graph
-from openckpt.formats.spec import GRAPH_KEY
+from openckpt.formats.spec import GRAPH_KEY, VALUE_SUFFIX
 
 if TYPE_CHECKING:
     from openckpt.doctor import Report
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
 Files = dict[str, bytes]
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _LAYERS = ("dense", "output")
 _SIZES = {"dense": (16, 32), "output": (32, 10)}
 
@@ -75,13 +74,13 @@ def model_tensors(step: int) -> dict[str, Array]:
     for layer in _LAYERS:
         for variable, shape in (("kernel", _SIZES[layer]), ("bias", _SIZES[layer][1:])):
             path = f"model/{layer}/{variable}"
-            tensors[path + _VALUE] = rng.normal(0, 0.1, shape).astype("f4")
+            tensors[path + VALUE_SUFFIX] = rng.normal(0, 0.1, shape).astype("f4")
             for slot, scale in (("m", 1e-3), ("v", 1e-6)):
-                key = f"{path}/.OPTIMIZER_SLOT/optimizer/{slot}{_VALUE}"
+                key = f"{path}/.OPTIMIZER_SLOT/optimizer/{slot}{VALUE_SUFFIX}"
                 tensors[key] = np.abs(rng.normal(0, scale, shape)).astype("f4")
-    tensors["optimizer/iter" + _VALUE] = np.array(step * 1000, dtype="i8")
-    tensors["optimizer/learning_rate" + _VALUE] = np.array(1e-3, dtype="f4")
-    tensors["save_counter" + _VALUE] = np.array(step, dtype="i8")
+    tensors["optimizer/iter" + VALUE_SUFFIX] = np.array(step * 1000, dtype="i8")
+    tensors["optimizer/learning_rate" + VALUE_SUFFIX] = np.array(1e-3, dtype="f4")
+    tensors["save_counter" + VALUE_SUFFIX] = np.array(step, dtype="i8")
     return tensors
 
 
@@ -121,7 +120,7 @@ def model_graph() -> ObjectGraph:
 
 
 def _variable(path: str, full_name: str) -> Node:
-    return Node(attributes=(Attribute("VARIABLE_VALUE", full_name, path + _VALUE),), has_checkpoint_values=True)
+    return Node(attributes=(Attribute("VARIABLE_VALUE", full_name, path + VALUE_SUFFIX),), has_checkpoint_values=True)
 
 
 def step_files(step: int, *, prefix: str = "ckpt", shards: int = 1) -> Files:
@@ -148,7 +147,7 @@ def run(*steps: int, listed: tuple[int, ...] | None = None, shards: int = 1, dir
 def _plain(step: int) -> dict[str, Array]:
     """Return the variables alone, under the names that TensorFlow 1 gives them."""
     tensors = model_tensors(step)
-    return {key.removesuffix(_VALUE): value for key, value in tensors.items() if ".OPTIMIZER_SLOT" not in key}
+    return {key.removesuffix(VALUE_SUFFIX): value for key, value in tensors.items() if ".OPTIMIZER_SLOT" not in key}
 
 
 def _v1() -> Files:

@@ -16,7 +16,7 @@ from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen
 from openckpt.cli.text import count_text, pad, shape_text, shorten
 from openckpt.errors import CheckpointError, UnsupportedError, Where, printable
-from openckpt.formats.spec import GRAPH_KEY
+from openckpt.formats.spec import GRAPH_KEY, VALUE_SUFFIX
 
 if TYPE_CHECKING:
     from openckpt.cli.statistics import Histogram, Numbers, Statistics
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _TEXT_COLUMNS = 2000
 """longest stretch of one string that is printed"""
-_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 _WORTH_A_PICTURE = 16
 """elements from which on a histogram is drawn"""
 
@@ -111,7 +110,7 @@ def _resolve(ckpt: CheckpointReader, keys: tuple[str, ...]) -> tuple[list[str], 
     found: dict[str, None] = {}
     missing: list[str] = []
     for key in keys:
-        matches = [name for name in (key, key + _VALUE) if name in ckpt][:1]
+        matches = [name for name in (key, key + VALUE_SUFFIX) if name in ckpt][:1]
         if not matches and any(char in key for char in "*?["):
             match = re.compile(translate(key)).match
             matches = [name for name in ckpt if match(name)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from openckpt.errors import printable
+from openckpt.formats.spec import VALUE_SUFFIX
 
 
 def shape_text(shape: Sequence[int] | None) -> str:
@@ -65,7 +66,7 @@ def shorten(text: str, width: int, ellipsis: str = "…") -> str:
 
 def abbreviate_key(key: str, ellipsis: str = "…") -> str:
     """Return a key without the words that TensorFlow writes into every one."""
-    return key.replace("/.ATTRIBUTES/VARIABLE_VALUE", f"/{ellipsis}").replace("/.OPTIMIZER_SLOT/", f"/{ellipsis}/")
+    return key.replace(VALUE_SUFFIX, f"/{ellipsis}").replace("/.OPTIMIZER_SLOT/", f"/{ellipsis}/")
 
 
 def names_text(names: Iterable[str], total: int, *, most: int = 3) -> str:

@@ -10,8 +10,8 @@ from openckpt.doctor.checkpoint_checks import examine
 from openckpt.doctor.leftovers import check_leftovers, check_same_names, check_stale_shards
 from openckpt.doctor.place import Place, find_place
 from openckpt.doctor.report import CheckpointReport, Report, has_error, ordered
-from openckpt.doctor.scene import Scene, shown
-from openckpt.errors import CheckpointError, PathNotFoundError
+from openckpt.doctor.scene import Scene
+from openckpt.errors import CheckpointError, PathNotFoundError, shown
 from openckpt.findings import Finding, Progress, finding_of, make_finding
 from openckpt.formats.hdf5.child import HDF5Child
 from openckpt.formats.names import META_SUFFIX, TEMP_SUFFIX

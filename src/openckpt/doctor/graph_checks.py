@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 
-from openckpt.doctor.scene import Scene, refusal, shown
-from openckpt.errors import CheckpointError
+from openckpt.doctor.scene import Scene, refusal
+from openckpt.errors import CheckpointError, shown
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.metagraph import MetaGraph, parse_meta_graph
 from openckpt.formats.names import SAVED_MODEL_NAMES

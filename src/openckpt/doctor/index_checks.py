@@ -8,8 +8,8 @@ from contextlib import closing
 from openckpt.codes.quoting import quoted
 from openckpt.doctor.content import compressed
 from openckpt.doctor.leftovers import part_names, renamed_copy
-from openckpt.doctor.scene import Scene, read_small, shown
-from openckpt.errors import CheckpointError, Where
+from openckpt.doctor.scene import Scene, read_small
+from openckpt.errors import CheckpointError, Where, shown
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.detect import detect, refusal_of
 from openckpt.formats.names import INDEX_SUFFIX, TEMP_SUFFIX, is_part_file

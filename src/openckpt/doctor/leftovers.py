@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from openckpt.codes.quoting import quoted
-from openckpt.doctor.scene import Scene, read_small, shown
+from openckpt.doctor.scene import Scene, read_small
+from openckpt.errors import shown
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import is_manifest_temp
 from openckpt.opening.listing import Group, Listing

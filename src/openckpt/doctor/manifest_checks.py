@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from openckpt.codes.quoting import quoted
-from openckpt.doctor.scene import Scene, refusal, shown, stem_of
-from openckpt.errors import CheckpointError, Where
+from openckpt.doctor.scene import Scene, refusal, stem_of
+from openckpt.errors import CheckpointError, Where, shown
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.manifest import Manifest, encode_manifest, is_absolute_entry, is_windows_entry
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME

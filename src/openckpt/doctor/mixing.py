@@ -14,12 +14,12 @@ from itertools import islice
 
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, make_finding
-from openckpt.formats.spec import GRAPH_KEY, Extent, TensorReader, TensorSpec
+from openckpt.formats.spec import GRAPH_KEY, VALUE_SUFFIX, Extent, TensorReader, TensorSpec
 
 _SAMPLE_KEYS = 16
 _SAMPLE_BYTES = 16 << 20
 _ENCODED = ("string", "variant")
-COUNTERS = ("save_counter/.ATTRIBUTES/VARIABLE_VALUE", "global_step")
+COUNTERS = ("save_counter" + VALUE_SUFFIX, "global_step")
 
 ReadExtent = Callable[[Extent], bytes]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +17,6 @@ from openckpt.storage import Store
 if TYPE_CHECKING:
     from openckpt.formats.hdf5.child import HDF5Child
 
-_SHOWN = 3
 _STEP = re.compile(r"-(-?\d+)\Z", re.ASCII)
 
 
@@ -58,12 +56,6 @@ class Scene:
     def show(self, group: Group) -> str:
         """Return the prefix of a group as shown to people; "./" for an empty name in the current directory."""
         return self.store.display(group.prefix) or "./"
-
-
-def shown(names: Sequence[str]) -> str:
-    """Return the first three names, quoted, and how many more there are."""
-    text = ", ".join(map(repr, names[:_SHOWN]))
-    return text + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
 
 
 def refusal(error: OSError) -> str:

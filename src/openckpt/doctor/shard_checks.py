@@ -12,8 +12,8 @@ from openckpt.doctor.damage import has_grown_by, text_mode_pairs
 from openckpt.doctor.leftovers import renamed_copy
 from openckpt.doctor.loss import data_end, merge_losses
 from openckpt.doctor.mixing import find_true_step, read_counter
-from openckpt.doctor.scene import Scene, shown, stem_of
-from openckpt.errors import CheckpointError, Where
+from openckpt.doctor.scene import Scene, stem_of
+from openckpt.errors import CheckpointError, Where, shown
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import parse_shard_name, shard_name, step_of
 from openckpt.formats.spec import Extent, TensorReader

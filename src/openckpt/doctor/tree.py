@@ -8,8 +8,8 @@ from dataclasses import replace
 from openckpt.doctor.archive_checks import about_archive
 from openckpt.doctor.directory_checks import MOST_CHECKPOINTS, DirectoryResult, examine_directory
 from openckpt.doctor.report import has_error
-from openckpt.doctor.scene import Scene, refusal, shown
-from openckpt.errors import CheckpointError
+from openckpt.doctor.scene import Scene, refusal
+from openckpt.errors import CheckpointError, shown
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.names import EXPORT_NAMES, INDEX_SUFFIX
 from openckpt.opening.choosing import walk_directories

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CorruptionError, Where, place_of
+from openckpt.errors import CorruptionError, Where, place_of, shown
 from openckpt.formats.objectcodec import encode_nodes, parse_nodes
 from openckpt.formats.objectnodes import Attribute, Child, Node, RegisteredSaver, SlotVariable
 from openckpt.formats.spec import GRAPH_KEY
@@ -159,15 +159,14 @@ def validate_graph(
         ordered = sorted(stored)
         absent = [pair for pair in absent if not _is_prefix_of_any(pair[1].checkpoint_key, ordered)]
     if absent:
-        shown = ", ".join(repr(attribute.checkpoint_key) for _, attribute in absent[:most_names])
-        more = f" and {len(absent) - most_names} more" if len(absent) > most_names else ""
+        missing = tuple(attribute.checkpoint_key for _, attribute in absent)
         yield make_finding(
             "graph.key-absent",
-            Where(place_of(where).path, absent[0][1].checkpoint_key),
-            f"the object graph names {len(absent)} keys that are not in the checkpoint: {shown}{more}",
-            found=f"{len(absent)} absent",
+            Where(place_of(where).path, missing[0]),
+            f"the object graph names {len(missing)} keys that are not in the checkpoint: {shown(missing, most_names)}",
+            found=f"{len(missing)} absent",
             expected="every key of the graph",
-            lost=Lost(tuple(attribute.checkpoint_key for _, attribute in absent), 0, 0),
+            lost=Lost(missing, 0, 0),
         )
 
 

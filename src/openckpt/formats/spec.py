@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Array = np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
+VALUE_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+"""what TensorFlow hangs on the path of a variable to make its key (formats 6.2)"""
 
 
 class TensorSpec(NamedTuple):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from openckpt.codes.quoting import quoted
-from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError
+from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError, shown
 from openckpt.formats.names import EXPORT_NAMES
 from openckpt.limits import Limits
 from openckpt.opening.choosing import Choice, choose_in_directory, latest_key, walk_directories
@@ -46,17 +46,16 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
     """
     runs, damaged = _runs_below(store, root, limits, inside_archive)
     trained = [run for run in runs if not run.is_export] or runs
-    shown = store.display(root)
+    place = store.display(root)
     if inside_archive:
         refuse_damaged(store, [run.choice.group.prefix for run in trained if run.choice.kind != "incomplete"])
     if not trained:
         if damaged:
-            raise CorruptionError("path.no-complete", shown, f"no checkpoint here can be opened: {damaged[0]}")
-        raise _nothing(store, root, shown, limits)
+            raise CorruptionError("path.no-complete", place, f"no checkpoint here can be opened: {damaged[0]}")
+        raise _nothing(store, root, place, limits)
     if len(trained) > 1 and not inside_archive:
-        names = ", ".join(repr(store.display(run.choice.group.prefix)) for run in trained[:5])
-        more = f" and {len(trained) - 5} more" if len(trained) > 5 else ""
-        raise UnsupportedError("path.several", shown, f"several runs lie below this directory: {names}{more}")
+        names = shown([store.display(run.choice.group.prefix) for run in trained], 5)
+        raise UnsupportedError("path.several", place, f"several runs lie below this directory: {names}")
     best = max(trained, key=lambda run: run.rank)
     group = _confirmed(store, best.choice.group, limits)
     reason = f"{best.choice.reason}; found below what was named"
@@ -66,18 +65,15 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
     return Target(store, group.prefix, group.format, How("below", reason), others)
 
 
-def _nothing(store: Store, root: str, shown: str, limits: Limits) -> PathNotFoundError:
+def _nothing(store: Store, root: str, place: str, limits: Limits) -> PathNotFoundError:
     """Make the error for a place without a checkpoint; archives that lie in it may hold one, and are named."""
     archives = sorted(stat.path for stat in group_directory(store, root, limits=limits).archives)
     message = "there is no checkpoint here or below"
     if not archives:
-        return PathNotFoundError("path.no-checkpoint", shown, message)
-    names = ", ".join(repr(store.display(path)) for path in archives[:5])
-    more = f" and {len(archives) - 5} more" if len(archives) > 5 else ""
-    fix = (
-        f"openckpt ls {quoted(store.display(archives[0]))}" if len(archives) == 1 else f"openckpt find {quoted(shown)}"
-    )
-    return PathNotFoundError("path.no-checkpoint", shown, f"{message} but for archives: {names}{more}", fix=fix)
+        return PathNotFoundError("path.no-checkpoint", place, message)
+    paths = [store.display(path) for path in archives]
+    fix = f"openckpt ls {quoted(paths[0])}" if len(paths) == 1 else f"openckpt find {quoted(place)}"
+    return PathNotFoundError("path.no-checkpoint", place, f"{message} but for archives: {shown(paths, 5)}", fix=fix)
 
 
 def refuse_damaged(store: Store, whole: list[str]) -> None:

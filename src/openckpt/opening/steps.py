@@ -8,13 +8,13 @@ from __future__ import annotations
 from openckpt.errors import CheckpointError
 from openckpt.formats.bundle import BundleReader
 from openckpt.formats.crc import crc32c
-from openckpt.formats.spec import TensorReader
+from openckpt.formats.spec import VALUE_SUFFIX, TensorReader
 
 _KEYS = (
-    "save_counter/.ATTRIBUTES/VARIABLE_VALUE",
+    "save_counter" + VALUE_SUFFIX,
     "save_counter",
     "global_step",
-    "global_step/.ATTRIBUTES/VARIABLE_VALUE",
+    "global_step" + VALUE_SUFFIX,
 )
 
 

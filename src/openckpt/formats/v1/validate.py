@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, Where
+from openckpt.errors import CheckpointError, Where, shown
 from openckpt.findings import Finding, Lost, Progress, finding_of, make_finding
 from openckpt.formats.slicing import (
     Extents,
@@ -41,13 +41,11 @@ def validate_v1(reader: V1Reader, *, data: bool, progress: Progress | None) -> I
         # Slices that are not there because their shard is not are one fault with it.
         gapped = [finding.where.key for finding in found if finding.code == "slices.gap" and finding.where.key]
         found = [finding for finding in found if finding.code != "slices.gap"]
-        names = ", ".join(repr(name) for name in reader.missing[:_SHOWN])
-        more = f" and {len(reader.missing) - _SHOWN} more" if len(reader.missing) > _SHOWN else ""
         count = len(reader.missing) + len(reader.shards)
         yield make_finding(
             "v1.shard-missing",
             Where(reader.missing[0]),
-            f"{len(reader.missing)} of {count} shards are not there: {names}{more}; their tensors are unknown",
+            f"{len(reader.missing)} of {count} shards are not there: {shown(reader.missing, _SHOWN)}; their tensors are unknown",
             expected=f"{count} shards",
             found=str(len(reader.shards)),
             lost=lost(gapped) if gapped else None,
@@ -112,13 +110,12 @@ def _check_values(
         )
     if wanted:
         keys = list(dict.fromkeys(key for key, _ in wanted.values()))
-        shown = ", ".join(map(repr, keys[:_SHOWN])) + (f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else "")
         why = "lie in a damaged block" if damaged else "are not in the table"
         yield (
             make_finding(
                 "v1.slice-missing",
                 Where(shard.source.path, keys[0]),
-                f"the values of {len(keys)} tensors {why}: {shown}",
+                f"the values of {len(keys)} tensors {why}: {shown(keys, _SHOWN)}",
                 expected=f"{len(shard.meta.tensors)} tensors",
                 found=f"{len(shard.meta.tensors) - len(keys)}",
             ),
