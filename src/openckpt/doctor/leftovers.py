@@ -8,7 +8,7 @@ from openckpt.codes.quoting import quoted
 from openckpt.doctor.scene import Scene, read_small
 from openckpt.errors import shown
 from openckpt.findings import Finding, make_finding
-from openckpt.formats.names import is_manifest_temp
+from openckpt.formats.names import TEMP_SUFFIX, is_manifest_temp
 from openckpt.opening.listing import Group, Listing
 from openckpt.storage import FileStat, Store
 
@@ -45,8 +45,14 @@ def part_names(store: Store, stat: FileStat) -> list[str]:
 
 def _working_directory(scene: Scene, stat: FileStat) -> Finding:
     names = part_names(scene.store, stat)
-    message = f"working directory of a save, {len(names)} files in it" if names else "empty working directory of a save"
-    return make_finding("run.leftover-parts", scene.store.display(stat.path), message)
+    files = "one file" if len(names) == 1 else f"{len(names)} files"
+    message = f"working directory of a save, {files} in it" if names else "empty working directory of a save"
+    path = scene.store.display(stat.path)
+    prefix = stat.name.removesuffix(TEMP_SUFFIX)
+    unfinished = names and any(group.name == prefix and not group.complete for group in scene.listing.groups)
+    # What lies in it may be all that is left of that save: nobody should delete it on the way to restoring that.
+    fix = f"when {prefix!r} is whole again, or given up: rm -r {quoted(path)}" if unfinished else None
+    return make_finding("run.leftover-parts", path, message, fix=fix)
 
 
 def check_stale_shards(scene: Scene) -> list[Finding]:
@@ -107,7 +113,10 @@ def check_same_names(scene: Scene) -> list[Finding]:
 
 def renamed_copy(listing: Listing, missing: str) -> FileStat | None:
     """Return a file that looks like ``missing`` under a name that a browser or an editor made of it, or None."""
-    for stat in (*listing.others, *listing.archives):
+    groups = listing.groups
+    indexes = (group.index for group in groups if group.index is not None and not group.shards)
+    shards = (stat for group in groups if group.index is None for stat in group.shards)
+    for stat in (*listing.others, *listing.archives, *indexes, *shards):
         if stat.name.startswith(missing) and stat.name[len(missing) :].lower() in _ADDED:
             return stat
         stem, dot, suffix = missing.rpartition(".")

@@ -601,6 +601,35 @@ def test_row_32_characters_that_tensorflow_takes_for_a_pattern(run: Run, name: s
     assert only(report, "run.special-characters").severity == "note"
 
 
+@pytest.mark.parametrize("file", ["ckpt-7.index", "ckpt-7.data-00000-of-00001"])
+def test_half_of_a_checkpoint_that_a_browser_renamed(run: Run, file: str) -> None:
+    """Downloaded twice, one file is called "ckpt-7 (1)": that is no other checkpoint, and the command that mends it works."""
+    run.whole(7)
+    stem, _, suffix = file.rpartition(".")
+    (run / file).rename(run / f"{stem} (1).{suffix}")
+    report = run.diagnose()
+    fixes = {
+        finding.fix for finding in report.all_findings() if finding.fix is not None and finding.fix.startswith("mv ")
+    }
+    subprocess.run(["sh", "-c", fixes.pop()], check=True)
+    assert not fixes
+    assert run.diagnose().worst == "note"
+
+
+def test_what_is_left_of_an_unfinished_save_is_not_to_be_deleted_first(run: Run) -> None:
+    """While the index can still be copied from the working directory, its removal waits."""
+    run.save(7)
+    run.write({"ckpt-7_temp/part-00000-of-00001.index": run.read("ckpt-7.index")})
+    run.remove("ckpt-7.index")
+    report = run.diagnose()
+    copy = only(report, "run.index-recoverable").fix or ""
+    assert (only(report, "run.leftover-parts").fix or "").startswith("when 'ckpt-7' is whole again")
+    subprocess.run(["sh", "-c", copy.partition(" && ")[0]], check=True)
+    report = run.diagnose()
+    assert report.valid
+    assert (only(report, "run.leftover-parts").fix or "").startswith("when no training is writing here: rm -r")
+
+
 def test_names_that_tensorflow_cannot_read_are_noted_in_a_directory_too(run: Run) -> None:
     """Row 32: the directory that was named is harmless, a checkpoint in it is not."""
     run.save(7, name="a[1]")
