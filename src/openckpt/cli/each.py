@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from openckpt.cli import exits
 from openckpt.cli.settings import Settings
 from openckpt.cli.terminal import report_error
 from openckpt.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import TensorSpec
 
 _BATCH = 4096
 
@@ -56,6 +60,16 @@ def print_json_with(document: Mapping[str, object], name: str, items: Iterable[o
             between = ", "
             batch.clear()
     sys.stdout.write((between + json.dumps(batch)[1:-1] if batch else "") + "]}\n")
+
+
+def tensor_document(key: str, spec: TensorSpec | None) -> dict[str, object]:
+    """Return what every command says of one tensor; None stands for a key that the checkpoint lacks."""
+    return {
+        "key": key,
+        "dtype": None if spec is None else spec.dtype,
+        "shape": None if spec is None or spec.shape is None else list(spec.shape),
+        "bytes": None if spec is None else spec.nbytes,
+    }
 
 
 def error_document(error: CheckpointError | OSError, path: str) -> dict[str, object]:

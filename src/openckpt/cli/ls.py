@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from openckpt.cli import exits
-from openckpt.cli.each import print_json_with, run_for_each
+from openckpt.cli.each import print_json_with, run_for_each, tensor_document
 from openckpt.cli.reading import open_checkpoint, print_heading, reported
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
@@ -112,12 +112,7 @@ def _shard_finder(ckpt: CheckpointReader) -> Callable[[str], tuple[int, ...]]:
 
 def _print_document(path: str, ckpt: CheckpointReader, rows: list[Row]) -> None:
     head = {"path": path, "prefix": ckpt.prefix, "format": ckpt.format, "step": ckpt.step}
-    print_json_with(head, "tensors", map(_tensor, rows))
-
-
-def _tensor(row: Row) -> dict[str, object]:
-    shape = None if row.spec.shape is None else list(row.spec.shape)
-    return {"key": row.key, "dtype": row.spec.dtype, "shape": shape, "bytes": row.spec.nbytes}
+    print_json_with(head, "tensors", (tensor_document(row.key, row.spec) for row in rows))
 
 
 def _print_table(screen: Screen, ckpt: CheckpointReader, rows: list[Row], *, several: bool) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from openckpt.cli import exits
-from openckpt.cli.each import error_document, print_json, run_for_each
+from openckpt.cli.each import error_document, print_json, run_for_each, tensor_document
 from openckpt.cli.progress import progress_bar
 from openckpt.cli.reading import open_checkpoint
 from openckpt.cli.settings import current_settings, general_options, json_option
@@ -94,7 +94,7 @@ class _Show:
         with progress_bar() as (progress, _clear):
             described = _describe(array, progress)
         if self.as_json:
-            self.documents.append(_document(self.ckpt, key, array, described, self.values))
+            self.documents.append(_document(self.ckpt, key, described, self.values))
         else:
             _print_tensor(self.screen, self.ckpt, key, array, described, self.values)
 
@@ -245,15 +245,9 @@ def _readable(element: bytes) -> str:
 # -------------------------------------------------------------------------------------------------------------- JSON
 
 
-def _document(
-    ckpt: CheckpointReader, key: str, array: Numbers, described: _Described, values: int
-) -> dict[str, object]:
-    spec = ckpt.specs[key]
-    document: dict[str, object] = {
-        "key": key,
-        "dtype": spec.dtype,
-        "shape": None if spec.shape is None else list(spec.shape),
-        "bytes": spec.nbytes,
+def _document(ckpt: CheckpointReader, key: str, described: _Described, values: int) -> dict[str, object]:
+    document = {
+        **tensor_document(key, ckpt.specs[key]),
         "statistics": None,
         "histogram": None,
         "values": [_json_value(value) for value in described.plain.reshape(-1)[:values].tolist()],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from openckpt.cli import exits
-from openckpt.cli.each import print_json, run_for_each
+from openckpt.cli.each import print_json, run_for_each, tensor_document
 from openckpt.cli.outline import DEEPEST, Leaf, Outline, Slot, outline_of_graph, outline_of_names
 from openckpt.cli.reading import open_checkpoint, print_heading
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
@@ -205,12 +205,4 @@ def _document(path: str, ckpt: CheckpointReader, outline: Outline) -> dict[str, 
 
 
 def _leaf_document(leaf: Leaf) -> dict[str, object]:
-    spec = leaf.spec
-    shape = None if spec is None or spec.shape is None else list(spec.shape)
-    return {
-        "attribute": leaf.attribute,
-        "key": leaf.key,
-        "dtype": None if spec is None else spec.dtype,
-        "shape": shape,
-        "bytes": None if spec is None else spec.nbytes,
-    }
+    return {"attribute": leaf.attribute, **tensor_document(leaf.key, leaf.spec)}

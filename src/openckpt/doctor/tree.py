@@ -39,7 +39,7 @@ def examine_one(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> DirectoryResul
         message = f"{shown([stat.name for stat in result.archives])}: archives beside checkpoints are not looked into"
         note = make_finding("run.archives", first, message)
         return replace(result, findings=(*result.findings, note))
-    return _join(scene, [result, *_examine_archives(scene, result.archives)])
+    return _join([result, *_examine_archives(scene, result.archives)])
 
 
 def examine_tree(scene: Scene, *, named: bool = True) -> DirectoryResult:
@@ -47,7 +47,7 @@ def examine_tree(scene: Scene, *, named: bool = True) -> DirectoryResult:
     refused: list[Finding] = []
     results = _walk(scene, refused)
     total = sum(len(result.checkpoints) for result in results)
-    joined = _join(scene, results)
+    joined = _join(results)
     findings = [*joined.findings, *refused]
     if not named:
         pass
@@ -99,7 +99,7 @@ def _walk(scene: Scene, refused: list[Finding]) -> list[DirectoryResult]:
     return results
 
 
-def _join(scene: Scene, results: Sequence[DirectoryResult]) -> DirectoryResult:
+def _join(results: Sequence[DirectoryResult]) -> DirectoryResult:
     """Put results together; valid when each is."""
     hidden = "run.latest" if len(results) > 1 else ""  # a tree of runs has no latest
     return DirectoryResult(

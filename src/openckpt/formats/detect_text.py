@@ -36,15 +36,15 @@ def detect_text(source: ByteSource, head: bytes) -> Detected | None:
         except UnicodeDecodeError:
             continue
     else:
-        return _latin(source, head)
+        return _latin(head)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return _web(start) or _known(source, start) or _plain(source, text)
+    return _web(start) or _known(start) or _plain(source, text)
 
 
-def _latin(source: ByteSource, head: bytes) -> Detected | None:
+def _latin(head: bytes) -> Detected | None:
     """Text in an old encoding, only where it says what it is: any byte string reads as Latin-1."""
     start = head.lstrip()
-    return _web(start) or (_known(source, start) if _MANIFEST.match(start) else None)
+    return _web(start) or (_known(start) if _MANIFEST.match(start) else None)
 
 
 def _web(start: bytes) -> Detected | None:
@@ -74,7 +74,7 @@ def _lfs_pointer(start: bytes) -> Detected:
     return Detected("lfs-pointer", f"a Git LFS pointer{name}: {real} was never downloaded", "detect.lfs-pointer")
 
 
-def _known(source: ByteSource, start: bytes) -> Detected | None:
+def _known(start: bytes) -> Detected | None:
     if _MANIFEST.match(start):
         return Detected("manifest", "a checkpoint manifest (the text file that names the newest checkpoint)")
     if re.match(rb'\{\s*["}]|\[\s*[\[{"\d\]-]', start):

@@ -197,7 +197,7 @@ class _Walk:
         layout: Layout = "plain"
         if layer_names is not None or whole is not None:
             layout = "keras-legacy-weights" if whole is None and not has_config else "keras-legacy-model"
-        elif self._is_keras3(root):
+        elif self._is_keras3():
             layout = "keras3-weights"
         weight_names: dict[str, tuple[str, ...]] = {}
         prefix = "" if whole is None else "model_weights/"
@@ -236,7 +236,7 @@ class _Walk:
         except LIBRARY_ERRORS:
             return None
 
-    def _is_keras3(self, root: h5g.GroupID) -> bool:
+    def _is_keras3(self) -> bool:
         homes = {"vars", "layers", "_layer_checkpoint_dependencies", "optimizer"} & self._entered
         return bool(homes) and all(_VARS.search(d.path) for d in self._datasets)
 
