@@ -286,7 +286,11 @@ def _resolve_directory(store: Store, path: str, context: Context) -> Target:
         return Target(store, path, "bundle-v2", How("prefix", "the prefix with an empty name in this directory"))
     path = path.rstrip("/") or path
     siblings = (store.display(path + INDEX_SUFFIX),) if path and _is_file(store, path + INDEX_SUFFIX) else ()
-    variables = _saved_model_variables(store, path)
+    try:
+        variables = _saved_model_variables(store, path)
+    except PermissionError:
+        store.scan(path)  # says it of the directory itself, where that is what the system refuses
+        raise
     if variables is not None:
         how = How("saved-model", "the variables of a SavedModel")
         return Target(store, variables, "bundle-v2", how, siblings)

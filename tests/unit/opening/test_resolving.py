@@ -17,7 +17,8 @@ from openckpt.formats.bundle import encode_bundle
 from openckpt.formats.v1 import encode_v1
 from openckpt.limits import Limits
 from openckpt.opening import Target, resolve
-from openckpt.storage import LOCAL
+from openckpt.storage import LOCAL, FileStat
+from openckpt.storage.local import LocalStore
 from openckpt.storage.memory import MemoryStore
 
 W = {"w": np.arange(4, dtype=np.float32)}
@@ -399,6 +400,28 @@ def test_a_url_is_told_from_a_path(url: str, fix: str) -> None:
         assert caught.value.code == "path.url" and fix in (caught.value.fix or "")
     (finding,) = openckpt.diagnose(url).findings
     assert (finding.code, finding.severity) == ("path.url", "error")
+
+
+def test_directory_that_the_system_refuses_is_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not a file in it that nobody has heard of."""
+    (tmp_path / "closed").mkdir()
+    real = LocalStore.stat
+
+    def refuse(self: LocalStore, path: str) -> FileStat | None:
+        if "/closed/" in path:
+            raise PermissionError(13, "Permission denied", path)
+        return real(self, path)
+
+    def refuse_scan(self: LocalStore, path: str) -> list[FileStat]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(LocalStore, "stat", refuse)
+    monkeypatch.setattr(LocalStore, "scan", refuse_scan)
+    with pytest.raises(PermissionError) as caught:
+        openckpt.open(tmp_path / "closed")
+    assert caught.value.filename == str(tmp_path / "closed")
 
 
 def test_empty_name_in_the_current_directory_is_called_by_a_path_that_opens(
