@@ -102,16 +102,23 @@ class _Table:
             row = "  "
         self._print(f"{row}  {prefix}{screen.style(layout, 'dim')}")
         if found.damage is not None:
-            self._print(f"    {printable(found.damage)} [{found.damage_code}]")
+            self._paragraph("", f"{printable(found.damage)} [{found.damage_code}]", indent=4)
         elif found.missing:
-            self._print(f"    missing: {names_text(found.missing, len(found.missing))}")
+            self._paragraph("", f"missing: {names_text(found.missing, len(found.missing))}", indent=4)
         if found.links:
             self._print(screen.style(f"    links: {names_text(found.links, len(found.links))}", "dim"))
 
     def add_finding(self, finding: Finding) -> None:
         """Print what is odd about the tree, in the place of the walk where it was met."""
-        label = self._screen.style(finding.severity, finding.severity)
-        self._print(f"{label}: {printable(str(finding.where))}: {printable(finding.message)} [{finding.code}]")
+        label = f"{finding.severity}: "
+        text = f"{finding.where}: {printable(finding.message)} [{finding.code}]"
+        self._paragraph(label, text, indent=len(label), style=finding.severity)
+
+    def _paragraph(self, label: str, text: str, *, indent: int, style: Style = "") -> None:
+        self._clear_bar()
+        self._screen.paragraph(label, text, indent=indent, label_style=style)
+        if self._screen.is_terminal:
+            self._screen.stream.flush()
 
     def _print(self, line: str) -> None:
         self._clear_bar()
