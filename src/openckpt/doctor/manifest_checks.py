@@ -56,7 +56,9 @@ def check_manifest(scene: Scene) -> ManifestVerdict:
         manifest = read_manifest(scene.store, stat, limits=scene.limits)
     except CheckpointError as error:
         finding = finding_of(error)
-        fix = None if error.code == "manifest.lfs-pointer" else rebuild_command(scene)
+        # What another program wrote under this name is not to be written over.
+        worthless = error.code.startswith("manifest.") and error.code != "manifest.lfs-pointer"
+        fix = rebuild_command(scene) if worthless else None
         verdict.findings.append(_with_fix(finding, fix))
         return verdict
     except OSError as error:

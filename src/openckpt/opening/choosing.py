@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from openckpt.errors import CheckpointError
+from openckpt.errors import CheckpointError, CorruptionError, LimitError
 from openckpt.formats.manifest import Manifest, entry_name, is_windows_entry, parse_manifest
 from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
@@ -63,9 +63,32 @@ def read_manifest(store: Store, stat: FileStat, *, limits: Limits = DEFAULT_LIMI
 
     Raises:
         CorruptionError, LimitError: as `openckpt.formats.manifest.parse_manifest`.
+        UnsupportedError: other programs call their own checkpoints so; this is one (``detect.msgpack``, ``detect.torch`` ...).
         OSError: the file cannot be read.
     """
-    return parse_manifest(_manifest_bytes(store, stat.path, limits), store.display(stat.path), limits)
+    try:
+        return parse_manifest(_manifest_bytes(store, stat.path, limits), store.display(stat.path), limits)
+    except (CorruptionError, LimitError) as error:
+        raise _what_it_is_instead(store, stat, error) or error from None
+
+
+_NO_MANIFEST = frozenset("msgpack torch-zip torch-pickle pickle other".split())
+_ERROR_PAGES = frozenset({"html", "xml"})
+
+
+def _what_it_is_instead(store: Store, stat: FileStat, error: CheckpointError) -> CheckpointError | None:
+    from openckpt.formats.detect import detect, refusal_of
+
+    source = store.open(stat.path)
+    try:
+        found = detect(source)
+    finally:
+        source.close()
+    if found.kind in _NO_MANIFEST:
+        return refusal_of(found, store.display(stat.path))
+    if found.kind in _ERROR_PAGES:
+        return CorruptionError(error.code, error.where, f"this is no manifest but {found.detail}")
+    return None
 
 
 def _manifest_bytes(store: Store, path: str, limits: Limits) -> bytes:

@@ -630,6 +630,20 @@ def test_what_is_left_of_an_unfinished_save_is_not_to_be_deleted_first(run: Run)
     assert (only(report, "run.leftover-parts").fix or "").startswith("when no training is writing here: rm -r")
 
 
+def test_checkpoint_of_another_program_under_the_name_of_the_manifest(run: Run) -> None:
+    """Flax calls its file so: it is named for what it is, however large, and no fix writes over it."""
+    run.save(7)
+    flax = b"\x82\xa4step\x01\xa6params\x81\xa1w\xc7\x04\x01abcd"
+    for data in (flax, flax + bytes(20 << 20)):
+        run.write({"checkpoint": data})
+        finding = only(run.diagnose(), "detect.msgpack")
+        assert finding.severity == "error"
+        assert "printf" not in (finding.fix or "")
+        with pytest.raises(openckpt.UnsupportedError) as caught:
+            openckpt.open(run / "checkpoint")
+        assert caught.value.code == "detect.msgpack"
+
+
 def test_names_that_tensorflow_cannot_read_are_noted_in_a_directory_too(run: Run) -> None:
     """Row 32: the directory that was named is harmless, a checkpoint in it is not."""
     run.save(7, name="a[1]")
