@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import bz2
 import gzip
-import io
 import lzma
 import struct
-import tarfile
 import zlib
 from collections.abc import Callable, Mapping
 
@@ -18,6 +16,7 @@ from attacks import craft
 from attacks import craft_archive as make
 from attacks.attack import Attack
 from attacks.craft_archive import MIB, ZipMember
+from containers import tarred
 
 DATA = craft.floats(1.0, 2.0)
 INDEX = craft.table([(b"", craft.header()), (b"a", craft.entry(DATA, 2))])
@@ -221,13 +220,7 @@ def _long_names() -> bytes:
 
 
 def _nested() -> bytes:
-    out = io.BytesIO()
-    inner = gzip.compress(make.tar(make.tar_file(b"c.tar", WHOLE)))
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        info = tarfile.TarInfo("b.tar.gz")
-        info.size = len(inner)
-        archive.addfile(info, io.BytesIO(inner))
-    return out.getvalue()
+    return tarred({"b.tar.gz": tarred({"c.tar": WHOLE})})
 
 
 PACKED = [

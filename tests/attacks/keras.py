@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 
 from attacks.attack import Attack
+from containers import zipped
 
 METADATA = b'{"keras_version": "3.8.0", "date_saved": "2025-01-30@16:49:02"}'
 CONFIG = b'{"module": "keras", "class_name": "Sequential", "config": {"layers": []}}'
@@ -20,15 +20,6 @@ def _weights(**changes: object) -> bytes:
     from hdf5_bytes import datasets
 
     return datasets({"layers/dense/vars/0": np.ones(4, np.float32), **changes})
-
-
-def _zip(members: Mapping[str, bytes | None], *, method: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
-        for name, data in members.items():
-            if data is not None:
-                file.writestr(name, data)
-    return buffer.getvalue()
 
 
 def _archive(
@@ -49,7 +40,7 @@ def _archive(
             "model.weights.h5": _weights(),
         }
         members.update(changes() if callable(changes) else changes)
-        return {"m.keras": damage(_zip(members, method=method))}
+        return {"m.keras": damage(zipped({name: data for name, data in members.items() if data is not None}, method))}
 
     return Attack(name, files, "m.keras", code, how=how)  # type: ignore[arg-type]
 

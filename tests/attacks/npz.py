@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 import struct
-import zipfile
 import zlib
-from collections.abc import Mapping
 
 from attacks.attack import Attack
+from containers import zipped
 
 
 class _Bomb:
     def __reduce__(self) -> object:
         return exec, ("import os; os.abort()",)
-
-
-def _zip(members: Mapping[str, bytes], *, method: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
 
 
 def _npy(header: str, data: bytes = b"", *, version: bytes = b"\1\0", length: int | None = None) -> bytes:
@@ -36,7 +26,7 @@ def _dict(descr: str = "'|u1'", fortran: str = "False", shape: str = "(1,)") -> 
 
 
 def _member(name: str, code: str, data: bytes) -> Attack:
-    return Attack(name, {"x.npz": _zip({"a.npy": data})}, "x.npz", code)
+    return Attack(name, {"x.npz": zipped({"a.npy": data})}, "x.npz", code)
 
 
 def _header(name: str, code: str, header: str, data: bytes = b"") -> Attack:
@@ -120,7 +110,7 @@ CASES = [
     ),
     Attack(
         "name-that-climbs-out",
-        {"x.npz": _zip({"../../outside.npy": _npy(_dict(), b"x")})},
+        {"x.npz": zipped({"../../outside.npy": _npy(_dict(), b"x")})},
         "x.npz",
         "archive.unsafe-name",
         "doctor",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import pickle
-import tarfile
-import zipfile
 
 import numpy as np
 
 from attacks.attack import Attack
+from containers import tarred, zipped
 from openckpt.formats.bundle import encode_bundle
 from openckpt.formats.v1 import encode_v1
 
@@ -18,28 +16,10 @@ BUNDLE = encode_bundle(W, "ckpt-1")
 V1 = encode_v1(W, "v")["v"]
 
 
-def _zip(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return out.getvalue()
-
-
-def _tar(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
 def _nested(levels: int) -> bytes:
-    data = _zip(BUNDLE)
+    data = zipped(BUNDLE)
     for _ in range(levels):
-        data = _zip({"in.zip": data})
+        data = zipped({"in.zip": data})
     return data
 
 
@@ -66,7 +46,7 @@ CASES = [
     Attack("index-that-is-a-pickle", {"m.index": pickle.dumps(_Harm()) + bytes(99)}, "m", "detect.pickle"),
     Attack(
         "member-that-is-a-pickle",
-        {"a.tgz": _tar({"model.ckpt": pickle.dumps(_Harm())})},
+        {"a.tgz": tarred({"model.ckpt": pickle.dumps(_Harm())})},
         "a.tgz!model.ckpt",
         "detect.pickle",
     ),

@@ -7,13 +7,13 @@ import json
 import subprocess
 import sys
 import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import openckpt
+from containers import zipped
 from openckpt.doctor.mixing import difference
 from openckpt.formats.bundle import encode_bundle
 from openckpt.formats.spec import TensorSpec
@@ -212,9 +212,7 @@ def test_archive_is_examined_in_place(run: Run, tmp_path: Path, kind: str) -> No
     run.remove("ckpt-6.data-00000-of-00001")
     archive = tmp_path / f"zoo.{kind}"
     if kind == "zip":
-        with zipfile.ZipFile(archive, "w") as packed:
-            for path in run.directory.iterdir():
-                packed.write(path, f"zoo/{path.name}")
+        archive.write_bytes(zipped({f"zoo/{path.name}": path.read_bytes() for path in run.directory.iterdir()}))
     else:
         with tarfile.open(archive, "w:gz" if kind.endswith("gz") else "w") as packed_tar:
             packed_tar.add(run.directory, "zoo")
@@ -238,17 +236,16 @@ def test_archives_beside_are_told_from_error_pages(run: Run) -> None:
     assert not report.valid
     assert only(report, "detect.xml-error-page")
     run.save(7)
-    with zipfile.ZipFile(run / "whole.zip", "w") as packed:
-        packed.writestr("a", b"b")
+    run.write({"whole.zip": zipped({"a": b"b"})})
     assert only(run.diagnose(), "run.archives").severity == "note"
 
 
 def test_folder_of_downloads_is_looked_into(run: Run) -> None:
     """With nothing but archives in it, a directory stands for what they hold."""
     for name, step in (("a.zip", 6), ("b.zip", 7)):
-        with zipfile.ZipFile(run / name, "w") as packed:
-            for file, data in encode_bundle(weights(step), f"ckpt-{step}").items():
-                packed.writestr(f"inside/{file}", data if step == 7 or file.endswith(".index") else data[:50])
+        files = encode_bundle(weights(step), f"ckpt-{step}")
+        kept = {file: data if step == 7 or file.endswith(".index") else data[:50] for file, data in files.items()}
+        run.write({name: zipped({f"inside/{file}": data for file, data in kept.items()})})
     report = run.diagnose()
     assert not report.valid
     assert [(checkpoint.prefix, checkpoint.valid) for checkpoint in report.checkpoints] == [
@@ -259,12 +256,8 @@ def test_folder_of_downloads_is_looked_into(run: Run) -> None:
 
 def test_archives_inside_an_archive_are_looked_into(run: Run) -> None:
     """One level of nesting, as everywhere; the archive inside need not be named."""
-    inner = io.BytesIO()
-    with zipfile.ZipFile(inner, "w") as packed:
-        for file, data in encode_bundle(weights(7), "ckpt-7").items():
-            packed.writestr(f"zoo/{file}", data)
-    with zipfile.ZipFile(run / "outer.zip", "w") as packed:
-        packed.writestr("inner.zip", inner.getvalue())
+    inner = zipped({f"zoo/{file}": data for file, data in encode_bundle(weights(7), "ckpt-7").items()})
+    run.write({"outer.zip": zipped({"inner.zip": inner})})
     for path in (run / "outer.zip", f"{run / 'outer.zip'}!inner.zip", run.directory):
         report = openckpt.diagnose(path)
         assert report.valid and report.worst == "note", path
@@ -273,12 +266,9 @@ def test_archives_inside_an_archive_are_looked_into(run: Run) -> None:
 
 def test_downloads_and_unpacked_ones_side_by_side(run: Run) -> None:
     """Archives and directories of one folder are both looked into; an archive of something else is no fault."""
-    with zipfile.ZipFile(run / "dataset.zip", "w") as packed:
-        packed.writestr("images/1.txt", b"x")
+    run.write({"dataset.zip": zipped({"images/1.txt": b"x"})})
     assert codes(run.diagnose(), "error") == {"run.none"}
-    with zipfile.ZipFile(run / "model.zip", "w") as packed:
-        for file, data in encode_bundle(weights(6), "ckpt-6").items():
-            packed.writestr(file, data)
+    run.write({"model.zip": zipped(encode_bundle(weights(6), "ckpt-6"))})
     inner = Run(run / "unpacked")
     inner.directory.mkdir()
     inner.whole(7)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 
 import openckpt
+from containers import tarred
 from openckpt.finding import FoundCheckpoint, survey
 from openckpt.finding.walking import _Walk
 from openckpt.findings import Finding
@@ -144,24 +143,14 @@ def test_leftovers_and_orphans_are_findings(tmp_path: Path) -> None:
     assert len(seen) == 5
 
 
-def tar(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
 def test_archives_are_walked_like_directories(tmp_path: Path) -> None:
     """Members are listed as ARCHIVE!PREFIX, which opens; layouts and manifests work inside; one level of nesting."""
     zoo = {f"ssd/{name}": data for name, data in encode_bundle(W, "model.ckpt").items()}
     zoo |= {"ssd/pipeline.config": b"x", "ssd/checkpoint": b'model_checkpoint_path: "model.ckpt"'}
     plant(
         tmp_path,
-        a_dot_tar_dot_gz=tar(zoo),
-        b_dot_tgz=tar({"in.tar.gz": tar(zoo), "again.tgz": tar({"x.tgz": tar(zoo)})}),
+        a_dot_tar_dot_gz=tarred(zoo),
+        b_dot_tgz=tarred({"in.tar.gz": tarred(zoo), "again.tgz": tarred({"x.tgz": tarred(zoo)})}),
     )
     items = found(tmp_path)
     assert items.keys() == {"a.tar.gz!ssd/model.ckpt", "b.tgz!in.tar.gz!ssd/model.ckpt"}
@@ -176,17 +165,9 @@ def test_archives_are_walked_like_directories(tmp_path: Path) -> None:
 
 def test_archives_of_one_shape_are_all_walked(tmp_path: Path) -> None:
     """Two downloads of one layout have their folders at the same offsets; neither hides the other."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for name in ("zoo", "zoo/checkpoint"):
-            info = tarfile.TarInfo(name)
-            info.type = tarfile.DIRTYPE
-            archive.addfile(info)
-        for name, data in encode_bundle(W, "ckpt-0").items():
-            info = tarfile.TarInfo(f"zoo/checkpoint/{name}")
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    plant(tmp_path, a_dot_tar=out.getvalue(), b_dot_tar=out.getvalue(), c_dot_tar=tar({"a.tar": out.getvalue()}))
+    files = {f"zoo/checkpoint/{name}": data for name, data in encode_bundle(W, "ckpt-0").items()}
+    zoo = tarred({"zoo": None, "zoo/checkpoint": None, **files}, "")
+    plant(tmp_path, a_dot_tar=zoo, b_dot_tar=zoo, c_dot_tar=tarred({"a.tar": zoo}))
     assert found(tmp_path).keys() == {
         "a.tar!zoo/checkpoint/ckpt-0",
         "b.tar!zoo/checkpoint/ckpt-0",
@@ -212,7 +193,7 @@ def _varint(value: int) -> bytes:
 
 def test_archive_that_is_none_is_a_finding(tmp_path: Path) -> None:
     """An error page called .tar.gz, and a download that broke off, stop nothing."""
-    whole = tar({f"r/{name}": data for name, data in encode_bundle({"w": np.zeros(99999, np.float32)}, "m").items()})
+    whole = tarred({f"r/{name}": data for name, data in encode_bundle({"w": np.zeros(99999, np.float32)}, "m").items()})
     plant(tmp_path, "ok", a_dot_zip=b"<!DOCTYPE html><title>404</title>", b_dot_tar_dot_gz=whole[: len(whole) // 2])
     assert "ok" in found(tmp_path)
     codes = dict(findings(tmp_path))

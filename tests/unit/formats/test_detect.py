@@ -10,13 +10,13 @@ import lzma
 import pickle
 import struct
 import typing
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attacks import craft, craft_archive
+from containers import zipped
 from openckpt.codes import CATALOGUE
 from openckpt.errors import CorruptionError, UnsupportedError
 from openckpt.formats.detect import Detected, Kind, detect, refusal_of, size_words
@@ -191,12 +191,10 @@ def test_text_mode_damage(what: str, damage: typing.Callable[[bytes], bytes]) ->
 
 def test_text_mode_damage_of_a_zip() -> None:
     """The directory of a zip no longer lies where its end record says."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("model.weights.h5", b"\x89HDF" + b"line\r\n" * 50)
+    archive = zipped({"model.weights.h5": b"\x89HDF" + b"line\r\n" * 50})
 
     for damage in (crlf, lf):
-        assert detect(MemorySource("x", damage(out.getvalue()))).kind == "text-damaged"
+        assert detect(MemorySource("x", damage(archive))).kind == "text-damaged"
 
 
 def test_details_carry_the_facts() -> None:

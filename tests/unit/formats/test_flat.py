@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 import threading
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from containers import zipped
 from hdf5_bytes import datasets
 from openckpt.errors import ConflictError, CorruptionError
 from openckpt.formats.keras_archive import open_keras
@@ -44,12 +43,7 @@ def npz_file(path: Path) -> None:
 
 
 def keras_file(path: Path) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("config.json", "{}")
-        file.writestr("metadata.json", "{}")
-        file.writestr("model.weights.h5", datasets(VALUES))
-    path.write_bytes(buffer.getvalue())
+    path.write_bytes(zipped({"config.json": "{}", "metadata.json": "{}", "model.weights.h5": datasets(VALUES)}))
 
 
 FORMATS: dict[str, tuple[Callable[[Path], None], Callable[..., Any]]] = {
@@ -146,10 +140,7 @@ def test_a_flipped_bit_in_a_stored_member_is_found_on_read(tmp_path: Path, write
     """The format has no checksum, the zip around it has one: reading a tensor checks it, whichever byte was hit."""
     write(tmp_path / "m")
     content = (tmp_path / "m").read_bytes()
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as file:
-        file.writestr("m", content)
-    damaged = bytearray(packed.getvalue())
+    damaged = bytearray(zipped({"m": content}))
     damaged[damaged.rindex(content[-16:]) + 8] ^= 1
     (tmp_path / "m.zip").write_bytes(damaged)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import zipfile
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from containers import zipped
 from hdf5_bytes import ONES, datasets
 from openckpt.errors import CheckpointError, CorruptionError, UnsafeError
 from openckpt.formats.hdf5.child import HDF5Child
@@ -22,14 +22,6 @@ WEIGHTS = datasets({"layers/dense/vars/0": ONES, "layers/dense/vars/1": ONES[0]}
 METADATA = b'{"keras_version": "3.8.0", "date_saved": "2025-01-30@16:49:02"}'
 CONFIG = b'{"module": "keras", "class_name": "Sequential", "config": {"layers": []}}'
 MEMBERS = {"metadata.json": METADATA, "config.json": CONFIG, "model.weights.h5": WEIGHTS}
-
-
-def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
 
 
 def opened(members: dict[str, bytes], **options: Any) -> Any:

@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from containers import zipped
 from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
 from openckpt.formats.npy import NpyHeader, header_length, parse_header
 from openckpt.formats.npz import open_npz
@@ -26,14 +27,6 @@ def opened(data: bytes) -> Any:
 def npz(*, compressed: bool = False, **arrays: Any) -> bytes:
     buffer = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
-    return buffer.getvalue()
-
-
-def zipped(members: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as file:
-        for name, data in members.items():
-            file.writestr(name, data)
     return buffer.getvalue()
 
 

@@ -8,16 +8,10 @@ import random
 import numpy as np
 import pytest
 
-from openckpt.errors import CorruptionError, FormatError, LimitError
+from openckpt.errors import CorruptionError, LimitError
 from openckpt.formats import slicing
 from openckpt.formats.slicing import FULL
-
-
-def code_of(call, *args):
-    with pytest.raises(FormatError) as caught:
-        call(*args)
-    return caught.value.code
-
+from refusals import code_of
 
 KEYS = [
     (b"w", ((0, 2), FULL), "00 77 00 01 01 02 80 82 80 7f"),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import pickle
-import tarfile
-import zipfile
 from pathlib import Path
 
 import pytest
 
+from containers import tarred, zipped
 from openckpt.formats.torch_archive import describe_torch, refuse_torch
 from openckpt.storage.memory import MemorySource
 
@@ -22,12 +20,7 @@ class Bomb:
 
 
 def torch_zip() -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr("model/data.pkl", pickle.dumps(Bomb()))
-        file.writestr("model/data/0", bytes(16))
-        file.writestr("model/version", b"3\n")
-    return buffer.getvalue()
+    return zipped({"model/data.pkl": pickle.dumps(Bomb()), "model/data/0": bytes(16), "model/version": b"3\n"})
 
 
 def torch_pickles() -> bytes:
@@ -35,14 +28,7 @@ def torch_pickles() -> bytes:
 
 
 def torch_tar() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as file:
-        for name in ("sys_info", "pickle", "tensors", "storages"):
-            member = tarfile.TarInfo(name)
-            data = pickle.dumps(Bomb())
-            member.size = len(data)
-            file.addfile(member, io.BytesIO(data))
-    return buffer.getvalue()
+    return tarred(dict.fromkeys(("sys_info", "pickle", "tensors", "storages"), pickle.dumps(Bomb())), "")
 
 
 KINDS = {"zip": torch_zip, "pickle": torch_pickles, "tar": torch_tar}

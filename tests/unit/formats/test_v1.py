@@ -10,7 +10,6 @@ import pytest
 
 from openckpt.errors import (
     CorruptionError,
-    FormatError,
     LimitError,
     MismatchError,
     NotFoundError,
@@ -27,6 +26,7 @@ from openckpt.formats.v1 import values as v1_values
 from openckpt.formats.wire import encode_field, encode_varint
 from openckpt.limits import Limits
 from openckpt.storage.memory import MemorySource, MemoryStore
+from refusals import code_of
 
 VALUES = {
     "float32": np.array([[1.5, -0.0], [np.nan, 3.25]], np.float32),
@@ -51,12 +51,6 @@ VALUES = {
 
 def open_files(files: dict[str, bytes], path: str = "m", **limits: int):
     return open_v1(MemoryStore(files), path, limits=Limits(**limits))
-
-
-def code_of(call, *args) -> str:
-    with pytest.raises(FormatError) as caught:
-        call(*args)
-    return caught.value.code
 
 
 def codes(reader, **options) -> list[str]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import openckpt
+from containers import zipped
 from openckpt.errors import CheckpointError, CorruptionError
 from openckpt.formats.bundle import encode_bundle
 from openckpt.formats.spec import no_such_key
@@ -127,11 +128,7 @@ def test_after_close_everything_says_closed(tmp_path: Path) -> None:
 
 def test_archive_is_closed_with_the_checkpoint(tmp_path: Path) -> None:
     """No descriptor stays open, neither of files nor of archives."""
-    import zipfile
-
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        for file, data in encode_bundle(VALUES, "m").items():
-            archive.writestr(file, data)
+    (tmp_path / "a.zip").write_bytes(zipped(encode_bundle(VALUES, "m")))
     descriptors = Path("/proc/self/fd")
     before = len(list(descriptors.iterdir())) if descriptors.exists() else 0
     for _ in range(5):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import openckpt
+from containers import tarred, zipped
 from openckpt.errors import CheckpointError, PathNotFoundError, UnsafeError
 from openckpt.formats.bundle import encode_bundle
 from openckpt.formats.v1 import encode_v1
@@ -276,24 +274,6 @@ def test_manifest_means_the_prefix_where_a_file_has_the_name_too() -> None:
 # --------------------------------------------------------------------------------------------------------------- archives
 
 
-def tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return out.getvalue()
-
-
 ZOO = {
     **bundles("ssd/model.ckpt-1", "ssd/model.ckpt-12", "ssd/saved_model/variables/variables"),
     "ssd/saved_model/saved_model.pb": b"x",
@@ -302,7 +282,7 @@ ZOO = {
 }
 
 
-@pytest.mark.parametrize("make", [tar, zipped, lambda files: tar(files, "w"), lambda files: tar(files, "w:xz")])
+@pytest.mark.parametrize("make", [tarred, zipped, lambda files: tarred(files, ""), lambda files: tarred(files, "xz")])
 def test_archive_means_its_latest_checkpoint(tmp_path: Path, make: object) -> None:
     """A download opens as it is, by its manifest, in place; a path after ``!`` names anything inside."""
     path = tmp_path / "zoo.archive"
@@ -325,7 +305,7 @@ def test_compressed_archive_is_read_in_two_passes(tmp_path: Path) -> None:
     many = {f"layer{i}": np.full(1000, i, np.float32) for i in range(50)}
     files = {f"run/{name}": data for name, data in encode_bundle(many, "ckpt-1", shards=3).items()}
     path = tmp_path / "run.tar.gz"
-    path.write_bytes(tar(files))
+    path.write_bytes(tarred(files))
     with openckpt.open(path) as ckpt:
         assert all((array == float(key[5:])).all() for key, array in ckpt.items())
         assert ckpt._target.store.passes <= 2  # type: ignore[attr-defined]
@@ -333,7 +313,7 @@ def test_compressed_archive_is_read_in_two_passes(tmp_path: Path) -> None:
 
 def test_literal_exclamation_mark_wins_over_an_archive(tmp_path: Path) -> None:
     """``a.tar!b`` is a file before it is a member of a.tar; the rest of the name is looked for inside."""
-    (tmp_path / "a.tar").write_bytes(tar(bundles("b"), "w"))
+    (tmp_path / "a.tar").write_bytes(tarred(bundles("b"), ""))
     assert resolve(LOCAL, f"{tmp_path}/a.tar!b").how.kind == "prefix"
     for file, data in encode_v1({"v": np.float32([9])}, "a.tar!b").items():
         (tmp_path / file).write_bytes(data)
@@ -342,7 +322,7 @@ def test_literal_exclamation_mark_wins_over_an_archive(tmp_path: Path) -> None:
 
 def test_archive_in_an_archive_once(tmp_path: Path) -> None:
     """One archive inside another opens, by ``!`` twice; a third is refused by the limit."""
-    once = tar(bundles("ckpt-3"))
+    once = tarred(bundles("ckpt-3"))
     twice = zipped({"in.tar.gz": once})
     (tmp_path / "out.zip").write_bytes(twice)
     (tmp_path / "deep.zip").write_bytes(zipped({"out.zip": twice}))

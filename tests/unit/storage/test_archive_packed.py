@@ -21,6 +21,7 @@ from openckpt.storage.archive import ArchiveStore, archive_kind, open_archive
 from openckpt.storage.archive.packed import KEPT_BYTES
 from openckpt.storage.archive.streams import PackedStream
 from openckpt.storage.memory import MemorySource
+from refusals import code_of
 
 INDEX = b"index" * 100
 SMALL = craft.tar(
@@ -48,12 +49,6 @@ def opened(data: bytes, limits: Limits | None = None) -> ArchiveStore:
 def read(store: ArchiveStore, path: str) -> bytes:
     source = store.open(path)
     return source.read_at(0, source.size)
-
-
-def code_of(act: Callable[[], object]) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        act()
-    return caught.value.code
 
 
 def shard(checkpoint: int, number: int) -> bytes:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable
 
 import pytest
 
 from attacks import craft_archive as craft
-from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
+from openckpt.errors import CorruptionError, UnsafeError, UnsupportedError, Where
 from openckpt.limits import Limits
 from openckpt.storage import LOCAL
 from openckpt.storage.archive import ArchiveStore, archive_kind, open_archive
 from openckpt.storage.archive.tarheaders import parse_number, parse_pax
 from openckpt.storage.memory import MemorySource
+from refusals import code_of
 
 ONE = craft.tar_file(b"run/ckpt.index", b"index")
 TWO = craft.tar_file(b"run/ckpt.data-00000-of-00001", bytes(range(200)))
@@ -27,12 +27,6 @@ def opened(data: bytes, limits: Limits | None = None) -> ArchiveStore:
 
 def names(store: ArchiveStore) -> list[str]:
     return sorted(store.listing().members)
-
-
-def code_of(act: Callable[[], object]) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        act()
-    return caught.value.code
 
 
 def finding_codes(store: ArchiveStore) -> list[str]:

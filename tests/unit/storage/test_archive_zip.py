@@ -6,7 +6,6 @@ import io
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable
 
 import pytest
 
@@ -16,6 +15,7 @@ from openckpt.errors import CheckpointError, UnsafeError
 from openckpt.limits import Limits
 from openckpt.storage.archive import ArchiveStore, archive_kind, open_archive
 from openckpt.storage.memory import MemorySource
+from refusals import code_of
 
 TEXT = b"abc" * 5000
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
@@ -28,12 +28,6 @@ def opened(data: bytes, limits: Limits | None = None) -> ArchiveStore:
 def read(store: ArchiveStore, path: str) -> bytes:
     source = store.open(path)
     return source.read_at(0, source.size)
-
-
-def code_of(act: Callable[[], object]) -> str:
-    with pytest.raises(CheckpointError) as caught:
-        act()
-    return caught.value.code
 
 
 def written(*names: str, method: int = 0, **options: object) -> bytes:
