@@ -57,7 +57,12 @@ def refusal_of(found: Detected, path: str) -> FormatError | None:
     if found.code is None:
         return None
     kind = CorruptionError if found.kind in _DAMAGE else UnsupportedError
-    return kind(found.code, Where(path), f"this is {found.detail}", fix=found.fix)
+    fix = found.fix
+    if fix is None and found.code == "detect.torch":
+        from openckpt.formats.torch_archive import convert_command
+
+        fix = convert_command(path)
+    return kind(found.code, Where(path), f"this is {found.detail}", fix=fix)
 
 
 def detect(source: ByteSource) -> Detected:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from openckpt.storage.reading import ByteSource
 
 _CONVERT = (
-    "import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
-    "s.save_file({k: v.contiguous().clone() for k, v in d.get('state_dict', d).items()}, sys.argv[2])"
+    'import sys, torch, safetensors.torch as s; d = torch.load(sys.argv[1], map_location="cpu", weights_only=True); '
+    's.save_file({k: v.contiguous().clone() for k, v in d.get("state_dict", d).items()}, sys.argv[2])'
 )
 
 
@@ -62,10 +62,16 @@ def _is_torch_tar(source: ByteSource, limits: Limits) -> bool:
 
 def refuse_torch(source: ByteSource, found: TorchFile) -> UnsafeError:
     """Make the error that names the file and the command that writes its tensors to a safetensors file."""
-    target = f"{source.path.rpartition('.')[0] or source.path}.safetensors"
     return UnsafeError(
         "detect.torch",
         source.path,
         f"this is {found.detail}; opening it would run code that the file chose",
-        fix=f"python -c {quoted_word(_CONVERT)} {quoted(source.path)} {quoted(target)}",
+        fix=convert_command(source.path),
     )
+
+
+def convert_command(path: str) -> str:
+    """Return the command that writes the tensors of a PyTorch file to a safetensors file beside it."""
+    directory, slash, name = path.rpartition("/")
+    target = f"{directory}{slash}{name.rpartition('.')[0] or name}.safetensors"
+    return f"python -c {quoted_word(_CONVERT)} {quoted(path)} {quoted(target)}"
