@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from openckpt.codes.quoting import quoted
-from openckpt.doctor.content import compressed
+from openckpt.doctor.content import compressed, find_replacement
 from openckpt.doctor.leftovers import part_names, renamed_copy
 from openckpt.doctor.scene import Scene, read_small
 from openckpt.errors import CheckpointError, Where, shown
@@ -19,6 +19,7 @@ from openckpt.storage import FileStat
 from openckpt.storage.memory import MemorySource
 
 _INDEX_BYTES = 64 << 20
+_LOOKED_AT = 16  # data files without an index
 
 
 def check_missing_index(scene: Scene, group: Group) -> list[Finding]:
@@ -40,7 +41,22 @@ def check_missing_index(scene: Scene, group: Group) -> list[Finding]:
     recoverable = _recoverable(scene, group, place)
     if recoverable is not None:
         return [recoverable]
-    return [make_finding("run.index-missing", place, f"the index is missing; its data is here: {here}")]
+    missing = make_finding("run.index-missing", place, f"the index is missing; its data is here: {here}")
+    return [missing, *_what_the_data_is(scene, group)]
+
+
+def _what_the_data_is(scene: Scene, group: Group) -> list[Finding]:
+    """Return what lies in place of data: of a download that failed altogether, the index is not all that is missing."""
+    found = []
+    for stat in group.shards[:_LOOKED_AT]:
+        try:
+            with closing(scene.store.open(stat.path)) as source:
+                instead = find_replacement(source)
+        except (CheckpointError, OSError):
+            continue
+        if instead is not None:
+            found.append(instead)
+    return found
 
 
 def _recoverable(scene: Scene, group: Group, place: str) -> Finding | None:

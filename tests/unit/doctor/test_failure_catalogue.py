@@ -630,6 +630,12 @@ def test_what_is_left_of_an_unfinished_save_is_not_to_be_deleted_first(run: Run)
     assert (only(report, "run.leftover-parts").fix or "").startswith("when no training is writing here: rm -r")
 
 
+def test_data_without_an_index_that_is_no_data(run: Run) -> None:
+    """Fetching the index will not help whoever saved a web page as the data."""
+    run.write({"ckpt-7.data-00000-of-00001": b"<!DOCTYPE html><html><title>Sign in</title></html>"})
+    assert {"run.index-missing", "detect.html-page"} <= codes(run.diagnose(), "error")
+
+
 def test_checkpoint_of_another_program_under_the_name_of_the_manifest(run: Run) -> None:
     """Flax calls its file so: it is named for what it is, however large, and no fix writes over it."""
     run.save(7)
