@@ -16,7 +16,7 @@ from openckpt.errors import CheckpointError, ConflictError, LimitError, Unsuppor
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.extents import Request, check_target, read_arrays
 from openckpt.formats.members import check_stored
-from openckpt.formats.spec import Extent, TensorSpec, no_such_key
+from openckpt.formats.spec import Extent, ListedTensors, TensorSpec
 from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ class Run:
     fortran: bool = False
 
 
-class FlatReader:
+class FlatReader(ListedTensors):
     """The common part of readers over plain runs of bytes; see `openckpt.formats.spec.TensorReader`."""
 
     format: str
-    path: str
 
     def __init__(self, path: str, sources: Sequence[ByteSource], limits: Limits = DEFAULT_LIMITS) -> None:
         self.path = path
@@ -58,27 +57,6 @@ class FlatReader:
     def files(self) -> tuple[str, ...]:
         """The files this checkpoint consists of."""
         return tuple(source.path for source in self._sources)
-
-    def keys(self) -> Iterator[str]:
-        """Iterate over the keys in stored order."""
-        return iter(self._specs)
-
-    def items(self) -> Iterator[tuple[str, TensorSpec]]:
-        """Iterate over ``(key, spec)`` in stored order."""
-        return iter(self._specs.items())
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._specs
-
-    def spec(self, key: str) -> TensorSpec:
-        """Return the spec of one key; raises `NotFoundError` (``spec.no-such-key``)."""
-        spec = self._specs.get(key)
-        if spec is None:
-            raise no_such_key(self.path, key, self._specs)
-        return spec
 
     def read(self, key: str, *, verify: bool = True) -> Array:
         """Return a new array with the value."""

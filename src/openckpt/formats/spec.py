@@ -154,3 +154,31 @@ def no_such_key(path: str, key: object, keys: Iterable[str]) -> NotFoundError:
     near = list(dict.fromkeys(near))
     hint = f"nearest names: {', '.join(map(repr, near))}" if near else "no name is near it"
     return NotFoundError("spec.no-such-key", Where(path, str(key)), f"no such key; {hint}")
+
+
+class ListedTensors:
+    """The part of a `TensorReader` that opening has settled: the specs of all tensors lie in ``_specs``, in stored order."""
+
+    path: str
+    _specs: dict[str, TensorSpec]
+
+    def keys(self) -> Iterator[str]:
+        """Iterate over the keys in stored order."""
+        return iter(self._specs)
+
+    def items(self) -> Iterator[tuple[str, TensorSpec]]:
+        """Iterate over ``(key, spec)`` in stored order."""
+        return iter(self._specs.items())
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._specs
+
+    def spec(self, key: str) -> TensorSpec:
+        """Return the spec of one key; raises `NotFoundError` (``spec.no-such-key``)."""
+        spec = self._specs.get(key)
+        if spec is None:
+            raise no_such_key(self.path, key, self._specs)
+        return spec

@@ -272,6 +272,21 @@ def test_listing_imports_no_numpy(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_listing_a_prefix_imports_what_it_uses_only(tmp_path: Path) -> None:
+    """What costs milliseconds and a listing can do without: dataclasses (which bring inspect), findings, other formats."""
+    script = (
+        "import sys, openckpt\n"
+        "with openckpt.open(sys.argv[1]) as ckpt:\n"
+        "    assert len(list(ckpt.specs.items())) == 5 and ckpt.step is None\n"
+        "needless = {'dataclasses', 'inspect', 'json', 'openckpt.findings', 'openckpt.codes', 'openckpt.formats.slicing',\n"
+        "            'openckpt.opening.grouping', 'openckpt.storage.archive'} & set(sys.modules)\n"
+        "sys.exit(f'imported {needless}' if needless else 0)\n"
+    )
+    prefix = str(write(tmp_path, "m", {**VALUES, "c": np.array(5, np.int64)}))
+    result = subprocess.run([sys.executable, "-c", script, prefix], check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+
+
 def test_replaced_while_open(tmp_path: Path) -> None:
     """What was opened stays what it was although the trainer saves over it."""
     prefix = write(tmp_path, "m", {"w": np.float32([1])})

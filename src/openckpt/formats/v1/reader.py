@@ -25,7 +25,7 @@ from openckpt.formats.slicing import (
     region_shape,
     resolve_extents,
 )
-from openckpt.formats.spec import Extent, TensorSpec, no_such_key
+from openckpt.formats.spec import Extent, ListedTensors, TensorSpec
 from openckpt.formats.sstable.table import Table
 from openckpt.formats.v1.files import V1Files, find_v1_files
 from openckpt.formats.v1.meta import TensorMeta, V1Meta, parse_v1_meta
@@ -74,7 +74,7 @@ class Piece(NamedTuple):
     extents: Extents
 
 
-class V1Reader:
+class V1Reader(ListedTensors):
     """A `TensorReader` over one V1 checkpoint; made by `open_v1`.
 
     Attributes:
@@ -145,27 +145,6 @@ class V1Reader:
     def producer(self) -> int:
         """The version that the writer states: 0 for the first releases of TensorFlow, 1 since."""
         return max(shard.meta.producer for shard in self.shards)
-
-    def keys(self) -> Iterator[str]:
-        """Iterate over the keys in table order."""
-        return iter(self._specs)
-
-    def items(self) -> Iterator[tuple[str, TensorSpec]]:
-        """Iterate over ``(key, spec)`` in table order."""
-        return iter(self._specs.items())
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-    def __contains__(self, key: object) -> bool:
-        return key in self._specs
-
-    def spec(self, key: str) -> TensorSpec:
-        """Return dtype and shape of one key; raises `NotFoundError` (``spec.no-such-key``)."""
-        spec = self._specs.get(key)
-        if spec is None:
-            raise no_such_key(self.path, key, self._specs)
-        return spec
 
     def pieces(self, key: str) -> list[Piece]:
         """Return the stored slices of a tensor; most tensors have one that is whole."""
