@@ -45,13 +45,16 @@ __all__ = [
 _MOST_CUTS = 64  # dashes in what a saveable appends to its key; a hostile key has a million of them
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ObjectGraph:
     """The nodes of an object graph; ``nodes[0]`` is the root, and every id in it is a valid index."""
 
     nodes: tuple[Node, ...]
     most_paths: int = field(default=DEFAULT_LIMITS.graph_paths, compare=False, repr=False)
     """how many paths `paths` gives for one key unless asked for another number"""
+
+    def __repr__(self) -> str:
+        return f"<ObjectGraph of {len(self.nodes)} nodes>"
 
     @cached_property
     def attributes(self) -> dict[str, tuple[int, Attribute]]:

@@ -252,3 +252,8 @@ def test_a_graph_is_parsed_without_protobuf_and_numpy():
         "sys.exit(any(m in sys.modules for m in ('google.protobuf', 'numpy')))"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_repr_is_one_line() -> None:
+    """A graph has thousands of nodes, and somebody types its name in a shell."""
+    assert repr(ObjectGraph((Node(),) * 3000)) == "<ObjectGraph of 3000 nodes>"
