@@ -50,7 +50,7 @@ def command(paths: tuple[str, ...], quick: bool, verbose: bool, as_json: bool) -
         if as_json:
             print_json(report.to_json())
         else:
-            print_report(screen, report, verbose=verbose)
+            print_report(screen, report, verbose=verbose, quick=quick)
         worst = max(worst, exit_code_of_report(report))
     return worst
 
@@ -62,9 +62,10 @@ def exit_code_of_report(report: Report) -> int:
     return exits.NO if report.worst in ("error", "warning") else exits.YES
 
 
-def print_report(screen: Screen, report: Report, *, verbose: bool = False) -> None:
+def print_report(screen: Screen, report: Report, *, verbose: bool = False, quick: bool = False) -> None:
     """Print one report: the verdict, the findings of the path, then those of each checkpoint."""
-    screen.line(f"{screen.style(printable(report.path), 'bold')}  {_verdict(screen, report)}")
+    unread = screen.style(", tensor data was not read", "dim") if quick and report.checkpoints else ""
+    screen.line(f"{screen.style(printable(report.path), 'bold')}  {_verdict(screen, report)}{unread}")
     print_findings(screen, report.findings, verbose=verbose)
     said: set[tuple[str, str]] = set()
     for checkpoint in report.checkpoints:
