@@ -71,11 +71,12 @@ class Limits(NamedTuple):
         """Raise `LimitError` when ``value`` exceeds the limit called ``name``; ``what`` names the value in the message."""
         cap: int = getattr(self, name)
         if value > cap:
+            raised = max(value, 2 * cap)  # what is counted on the way stops right above the cap, and would again
             raise LimitError(
                 "limits.exceeded",
                 where,
                 f"{what} is {value}, above the limit {name}={cap}",
-                fix=f"if you trust this file, pass limits=openckpt.Limits({name}={value}) or --limit {name}={value}",
+                fix=f"if you trust this file, pass limits=openckpt.Limits({name}={raised}) or --limit {name}={raised}",
             )
 
 
