@@ -226,6 +226,7 @@ CASES = [
         libver="latest",
         damage=lambda data: data[:44] + b"\0\0\0\0" + data[48:],
     ),
+    _file("superblock-with-a-driver", "hdf5.driver", _plain, damage=lambda data: data[:48] + bytes(8) + data[56:]),
     _file("superblock-from-the-future", "hdf5.version", _plain, damage=lambda data: data[:8] + b"\x63" + data[9:]),
     _file("offsets-of-255-bytes", "hdf5.superblock", _plain, damage=lambda data: data[:13] + b"\xff" + data[14:]),
     _file("dataset-beyond-the-end", "hdf5.object-damaged", _plain, damage=_address_beyond),

@@ -20,6 +20,12 @@ CODES: dict[str, Code] = {
         "fetch the file again in binary mode; for git: mark it in .gitattributes as -text",
     ),
     "hdf5.superblock": Code("error", _DAMAGED, _AGAIN),
+    "hdf5.driver": Code(
+        "error",
+        "The file says that it is one of several files that make one HDF5 file (the family or multi driver), which Keras never "
+        "writes; or its first bytes are damaged.",
+        "fetch or copy the file again; if it is honest, make one file of the parts with h5repack or h5repart",
+    ),
     "hdf5.version": Code(
         "error",
         "The file was written by a newer HDF5 library than openckpt knows.",

@@ -67,7 +67,8 @@ def read_superblock(source: ByteSource) -> Superblock:
     Raises:
         CorruptionError: not HDF5 (``hdf5.no-signature``), damaged in transfer (``hdf5.text-mode``), damaged
             (``hdf5.superblock``), or shorter than it says (``hdf5.truncated``).
-        UnsupportedError: a superblock version that nobody has defined yet (``hdf5.version``).
+        UnsupportedError: a superblock version that nobody has defined yet (``hdf5.version``), or one part of a file that
+            lies in several (``hdf5.driver``).
     """
     at = find_signature(source)
     if at is None:
@@ -132,7 +133,17 @@ def _parse(data: bytes, at: int, where: Where) -> Superblock:
             found=f"{offset_size} and {length_size}",
         )
     end_at = fields + 2 * offset_size
-    data[end_at + offset_size - 1]  # an IndexError here is a file that ends inside its superblock
+    driver_at = end_at + offset_size
+    data[driver_at - 1]  # an IndexError here is a file that ends inside its superblock
+    if version < 2 and data[driver_at : driver_at + offset_size].strip(b"\xff"):
+        # libhdf5 1.14 forgets to close what it opened for such a driver, and the process dies of it at its end.
+        raise UnsupportedError(
+            "hdf5.driver",
+            Where(where.path, offset=at + driver_at),
+            "the superblock names a driver that keeps one HDF5 file in several",
+            expected=f"no address ({'ff ' * offset_size}".rstrip() + ")",
+            found=data[driver_at : driver_at + offset_size].hex(" "),
+        )
     base = int.from_bytes(data[fields : fields + offset_size], "little")
     end = int.from_bytes(data[end_at : end_at + offset_size], "little")
     # Where a user block was stripped from or put before the file, every address moves along (libhdf5 does the same).

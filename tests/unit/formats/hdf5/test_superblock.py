@@ -36,6 +36,16 @@ def test_every_version_that_h5py_writes_is_whole(libver: str, versions: set[int]
     assert probe_hdf5(MemorySource("x.h5", data)) is None
 
 
+@pytest.mark.parametrize("address", [b"\0" * 8, b"\xff" * 5 + b"\0" * 3, b"\x60" + b"\0" * 7])
+def test_a_driver_information_block_is_refused(address: bytes) -> None:
+    """One file of several; libhdf5 would take the process down at its end (found by damaging files)."""
+    data = bytearray(plain(libver="earliest"))
+    assert data[48:56] == b"\xff" * 8
+    data[48:56] = address
+
+    assert code_of(bytes(data)) == "hdf5.driver"
+
+
 @pytest.mark.parametrize("libver", ["earliest", "latest"])
 def test_every_truncation_is_seen(libver: str) -> None:
     """Any missing byte at the end has the code of truncation, without a look at anything but the superblock."""
