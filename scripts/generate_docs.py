@@ -15,6 +15,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 
@@ -94,6 +95,20 @@ def cli_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+# What public functions hand out and nobody makes: home -> names.
+RETURNED = {
+    "openckpt.opening.target": ("How",),
+    "openckpt.opening.reader": ("Specs",),
+    "openckpt.opening.tensorflow_api": ("TensorFlowReader",),
+    "openckpt.doctor.report": ("CheckpointReport",),
+    "openckpt.findings": ("Lost",),
+    "openckpt.formats.spec": ("Extent",),
+    "openckpt.formats.manifest": ("Manifest",),
+    "openckpt.formats.objectgraph": ("ObjectGraph",),
+    "openckpt.formats.objectnodes": ("Node", "Child", "Attribute", "SlotVariable", "RegisteredSaver"),
+}
+
+
 def api_page() -> str:
     """Return the page of the public Python API, made of the docstrings."""
     import openckpt
@@ -118,6 +133,10 @@ def api_page() -> str:
         lines += [f"## {title}", ""]
         for name in names:
             lines += list(_describe(f"openckpt.{name}", getattr(openckpt, name), level=3))
+    lines += ["## Values that these return", "", "Made by openckpt alone, so they have no name in `openckpt`.", ""]
+    for home, names_there in RETURNED.items():
+        for name in names_there:
+            lines += list(_describe(name, getattr(import_module(home), name), level=3))
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -151,7 +170,7 @@ def _field_docstrings(cls: type) -> dict[str, str]:
             isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
         )
         if isinstance(field, ast.AnnAssign) and is_text:
-            default = getattr(cls(), field.target.id, None) if not issubclass(cls, Exception) and field.value else None
+            default = getattr(inspect.signature(cls).parameters.get(field.target.id), "default", None)  # type: ignore[attr-defined]
             shown = f"; {default:,} unless given" if isinstance(default, int) else ""
             found[field.target.id] = " ".join(text.value.value.split()) + shown
     return found

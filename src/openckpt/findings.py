@@ -41,7 +41,19 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was seen: a stable code, how bad it is, where, and what to do about it."""
+    """One thing that was seen: a stable code, how bad it is, where, and what to do about it.
+
+    Attributes:
+        code: stable name, listed in docs/reference/codes.md; its part before the dot is the area.
+        severity: ``error``, ``warning`` or ``note``; a note is normal life.
+        where: file, and key and offset where known.
+        message: what was seen, one line, without the place.
+        cause: how such a thing comes about, in a user's words.
+        found: what was there, as text; None where that says nothing.
+        expected: what should have been there, as text.
+        lost: what the fault costs, None where it costs nothing or that is not known.
+        fix: the next command or step, None where there is nothing to do.
+    """
 
     code: str
     severity: Severity

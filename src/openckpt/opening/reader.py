@@ -39,6 +39,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
     Attributes:
         format: ``bundle-v2 table-v1 hdf5 keras-v3 safetensors npz``.
         prefix: what this checkpoint is called: its prefix, or the file.
+        files: the files that it consists of and that are there, the index first.
         how: how the path that was passed led here: ``how.kind`` and ``how.reason``.
         siblings: other checkpoints that share the name, as paths for `openckpt.open`.
         verify: whether reading checks checksums where a call does not say.
@@ -194,6 +195,10 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
             out: writable C-contiguous arrays of the right dtype and shape to read into.
             threads: how many; by default as many as pay.
             verify: whether to check checksums; by default as the checkpoint was opened.
+
+        Raises:
+            NotFoundError, CorruptionError, ConflictError: as `read`, for the first key that has no value to give.
+            MismatchError: an array of ``out`` does not fit (``spec.bad-target``); then none was filled.
         """
         reader = self._enter()
         try:
@@ -204,7 +209,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
             self._leave()
 
     def locate(self, key: str) -> tuple[Extent, ...]:
-        """Return where the bytes of a tensor lie, in file order; () where the format does not say."""
+        """Return where the bytes of a tensor lie, in file order; () where the format does not say; raises `NotFoundError`."""
         self._check_open()
         return self._reader.locate(key)
 
