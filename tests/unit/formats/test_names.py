@@ -5,10 +5,13 @@ from __future__ import annotations
 import pytest
 
 from openckpt.formats.names import (
+    is_part_file,
+    is_same_v1_set,
     parse_part_name,
     parse_shard_name,
     parse_v1_shard_name,
     shard_name,
+    v1_pattern,
     v1_shard_name,
 )
 
@@ -36,3 +39,30 @@ def test_a_number_that_no_writer_spells_so_is_no_shard(digits: str) -> None:
     assert parse_shard_name(f"a.data-{digits}-of-00002") is None
     assert parse_v1_shard_name(f"a-{digits}-of-00002") is None
     assert parse_part_name(f"part-{digits}-of-00002") is None
+
+
+def test_the_pattern_of_a_v1_checkpoint_reads_back() -> None:
+    """A manifest calls the shards by a pattern, which names no one of them (formats 3.1)."""
+    assert v1_pattern("m", 2) == "m-?????-of-00002"
+    assert parse_v1_shard_name(v1_pattern("m", 2)) == ("m", None, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("m", True), ("m-?????-of-00002", True), ("m-00001-of-00002", True),
+        ("m-?????-of-00003", False), ("n", False), ("m-", False),
+    ],
+)  # fmt: skip
+def test_what_names_a_sharded_v1_checkpoint(name: str, same: bool) -> None:
+    """Its bare prefix, its pattern and each of its shards; another count is another checkpoint."""
+    assert is_same_v1_set(name, "m-?????-of-00002") is same
+    assert is_same_v1_set(name, "m") is False
+
+
+def test_parts_of_a_save_are_told_from_other_files() -> None:
+    """Other programs write part-... files into ..._temp directories as well."""
+    assert is_part_file("part-00000-of-00001.index")
+    assert is_part_file("part-00000-of-00001.data-00000-of-00001")
+    assert not is_part_file("part-r-00000.parquet")
+    assert not is_part_file("part-00000")
