@@ -424,6 +424,18 @@ def test_entries_that_share_bytes_make_arrays_that_do_not(names: tuple[str, ...]
             arrays[name][...] = -1
 
 
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_an_entry_that_contradicts_itself_is_listed_alike_in_every_way(first: str) -> None:
+    """Alone, in the listing, before and after an honest entry of its dtype and shape; reading names the contradiction."""
+    good, bad = BundleEntry(1, (2,), 0, 0, 8, crc32c(bytes(8))), BundleEntry(1, (2,), 0, 0, 7, 0)
+    reader = opened(crafted({b"a": encode_entry(good), b"b": encode_entry(bad)}, bytes(8)))
+    alone = [reader.spec(first), reader.spec("a"), reader.spec("b")]
+    assert alone + list(dict(reader.items()).values()) == [TensorSpec("float32", (2,), 8)] * 5
+    with pytest.raises(CorruptionError) as caught:
+        reader.read("b")
+    assert caught.value.code == "bundle.size-mismatch"
+
+
 @pytest.mark.parametrize("size", [1, 7, 1 << 16])
 @pytest.mark.parametrize("listed", [True, False])
 def test_batches_of_a_bulk_read_do_not_show(monkeypatch: pytest.MonkeyPatch, size: int, listed: bool) -> None:

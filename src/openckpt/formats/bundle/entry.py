@@ -51,13 +51,17 @@ class BundleEntry(NamedTuple):
     slices: tuple[Extents, ...] = ()
 
     def spec(self) -> TensorSpec:
-        """Return dtype, shape and stored bytes (for a partitioned numeric tensor the bytes of all its slices)."""
+        """Return dtype, shape and stored bytes (for a partitioned numeric tensor the bytes of all its slices).
+
+        Of a number they are what dtype and shape demand: an entry that states another size cannot be read, and is listed
+        alike whether it is decoded alone or with others of its dtype and shape.
+        """
         dtype = dtype_of_enum(self.enum)
         if dtype is None:
             return TensorSpec(unknown_name(self.enum), self.shape, self.size)
-        spec = TensorSpec(dtype.name, self.shape, self.size)
-        if self.slices:
-            return spec._replace(nbytes=spec.size * dtype.itemsize if dtype.is_numeric else None)
+        spec = TensorSpec(dtype.name, self.shape, None if self.slices else self.size)
+        if dtype.is_numeric and self.shape is not None:
+            return spec._replace(nbytes=spec.size * dtype.itemsize)
         return spec
 
 
