@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from openckpt.codes.quoting import quoted
 from openckpt.doctor.archive_checks import about_archive
 from openckpt.doctor.directory_checks import MOST_CHECKPOINTS, DirectoryResult, examine_directory
 from openckpt.doctor.report import has_error
@@ -16,7 +17,7 @@ from openckpt.opening.choosing import walk_directories
 from openckpt.opening.grouping import group_directory
 from openckpt.opening.listing import Listing
 from openckpt.storage import FileStat
-from openckpt.storage.archive import open_archive
+from openckpt.storage.archive import ArchiveStore, open_archive
 
 _MOST_DIRECTORIES = 100_000
 _MOST_ARCHIVES = 100
@@ -114,22 +115,25 @@ def _join(results: Sequence[DirectoryResult]) -> DirectoryResult:
 
 def _examine_archives(scene: Scene, archives: Sequence[FileStat]) -> Iterator[DirectoryResult]:
     """Look into the archives of a directory that has nothing else: a folder of downloads."""
-    for stat in archives[:_MOST_ARCHIVES]:
-        place = scene.store.display(stat.path)
+    for number, stat in enumerate(archives):
+        store = scene.store
+        if number >= _MOST_ARCHIVES or (isinstance(store, ArchiveStore) and not store.may_enter()):
+            message = f"only the first {number} of {len(archives)} archives here were looked into"
+            fix = f"openckpt doctor {quoted(store.display(stat.path))}"
+            yield DirectoryResult((make_finding("run.too-many", scene.directory, message, fix=fix),), (), True)
+            return
+        place = store.display(stat.path)
         try:
-            store = open_archive(scene.store.open(stat.path), limits=scene.limits, progress=scene.progress)
-            listing = group_directory(store, "", limits=scene.limits)
-            result = examine_tree(replace(scene, store=store, listing=listing, nesting=scene.nesting + 1), named=False)
-            findings = (*about_archive(store), *result.findings)
+            inner = open_archive(store.open(stat.path), limits=scene.limits, progress=scene.progress)
+            listing = group_directory(inner, "", limits=scene.limits)
+            result = examine_tree(replace(scene, store=inner, listing=listing, nesting=scene.nesting + 1), named=False)
+            findings = (*about_archive(inner), *result.findings)
         except CheckpointError as error:
             yield DirectoryResult((finding_of(error),), (), False)
         except OSError as error:
             yield DirectoryResult((make_finding("storage.unreadable", place, refusal(error)),), (), False)
         else:
             yield DirectoryResult(findings, result.checkpoints, result.valid and not has_error(findings))
-    if len(archives) > _MOST_ARCHIVES:
-        message = f"only the first {_MOST_ARCHIVES} of {len(archives)} archives were looked into"
-        yield DirectoryResult((make_finding("run.too-many", scene.directory, message),), (), True)
 
 
 # ------------------------------------------------------------------------------------------------------------- exports

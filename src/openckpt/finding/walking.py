@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from openckpt.codes.quoting import quoted
 from openckpt.errors import CheckpointError, LimitError, PathNotFoundError, Where
 from openckpt.finding.found import FoundCheckpoint
 from openckpt.finding.layouts import Place, make_place, recognise
@@ -129,7 +130,12 @@ class _Walk:
             place = make_place(directory.name, listing.others, directory.above)
             yield from self._report(store, listing, place, listed, archive)
             if self.archives:
-                for stat in listing.archives:
+                for number, stat in enumerate(listing.archives):
+                    if archive is not None and not _may_enter(store):
+                        message = f"only the first {number} of {len(listing.archives)} archives here were looked into"
+                        fix = f"openckpt doctor {quoted(store.display(stat.path))}"
+                        yield make_finding("run.too-many", store.display(directory.path), message, fix=fix)
+                        break
                     yield from self._archive(store, stat, nesting)
             for stat in sorted(listing.directories, key=lambda stat: stat.name, reverse=True):
                 # In an archive nothing comes up twice, and what identifies a member tells it from its fellows only.
@@ -239,6 +245,12 @@ class _Walk:
             return finding_of(error)
         except OSError as error:
             return _refused(store, stat.path, error)
+
+
+def _may_enter(store: Store) -> bool:
+    from openckpt.storage.archive import ArchiveStore
+
+    return isinstance(store, ArchiveStore) and store.may_enter()
 
 
 def _last_name(store: Store, path: str) -> str:

@@ -175,6 +175,18 @@ def test_archives_of_one_shape_are_all_walked(tmp_path: Path) -> None:
     }
 
 
+def test_a_small_archive_full_of_archives_costs_little(tmp_path: Path) -> None:
+    """Packed twice, a kilobyte holds a thousand archives: four are looked into, the next one is named."""
+    zoo = tarred(encode_bundle(W, "m"))
+    plant(tmp_path, z_dot_tgz=tarred({f"{number}/in.tgz": zoo for number in range(9)}))
+    assert len(found(tmp_path)) == 4
+    (over,) = {item for item in survey(tmp_path) if isinstance(item, Finding) and item.where.path.endswith("!4")}
+    assert (over.code, over.fix) == ("run.too-many", f"openckpt doctor '{tmp_path}/z.tgz!4/in.tgz'")
+    report = openckpt.diagnose(tmp_path)
+    assert len(report.checkpoints) == 4
+    assert {finding.code for finding in report.findings} >= {"run.too-many"}
+
+
 def test_magenta_bundle(tmp_path: Path) -> None:
     """A .mag holds a V1 checkpoint."""
     (name, data), *_ = encode_v1(W, "model.ckpt").items()

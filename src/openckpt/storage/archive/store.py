@@ -92,6 +92,9 @@ def make_listing(
     return Listing(by_path, damage, suspect, tuple(repeated), unnamed, has_end, sorted(by_path))
 
 
+_FEW_INNER, _BYTES_FOR_ONE_MORE = 4, 1 << 20
+
+
 class ArchiveStore(ABC):
     """The members of one archive as a `Store`. Paths are "/"-separated, "" is the root.
 
@@ -108,6 +111,7 @@ class ArchiveStore(ABC):
         self._nesting = nesting_of(source) + 1
         self._lock = ForkLock()
         self._listing: Listing | None = None
+        self._inner_left = _FEW_INNER + source.size // _BYTES_FOR_ONE_MORE
         self._map: memoryview | None = None
 
     # How a kind of archive lists and opens.
@@ -239,6 +243,14 @@ class ArchiveStore(ABC):
     def display(self, path: str) -> str:
         """Return ``archive!path``, or the archive itself for the root."""
         return f"{self._source.path}!{path}" if path else self._source.path
+
+    def may_enter(self) -> bool:
+        """Return whether one more archive inside this one may be looked into unasked; every call spends one.
+
+        There are four, and one for each MiB of the archive: packed twice, a kilobyte holds a thousand archives of 64 MiB each.
+        """
+        self._inner_left -= 1
+        return self._inner_left >= 0
 
     def validate(self) -> Iterator[Finding]:
         """Yield what is wrong with or odd about the archive itself (not what its members mean)."""
