@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from openckpt.formats.flat import check_unchanged
 from openckpt.formats.hdf5.report import HDF5Report, Problem, failed_report, report_from_json
 from openckpt.limits import DEFAULT_LIMITS, GIB, Limits
-from openckpt.storage.archive.sources import ForkLock
+from openckpt.storage.locks import ForkLock
 
 if TYPE_CHECKING:
     import subprocess

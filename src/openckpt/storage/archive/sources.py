@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -16,24 +14,6 @@ def nesting_of(source: ByteSource) -> int:
     """Return how many archives lie around this source: 0 for a plain file."""
     nesting: int = getattr(source, "nesting", 0)
     return nesting
-
-
-class ForkLock:
-    """A lock that a child process gets fresh: one held by another thread at the time of a fork is never released there."""
-
-    __slots__ = ("_lock", "_pid")
-
-    def __init__(self) -> None:
-        self._pid = os.getpid()
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> None:
-        if self._pid != os.getpid():
-            self._lock, self._pid = threading.Lock(), os.getpid()
-        self._lock.acquire()
-
-    def __exit__(self, *exc: object) -> None:
-        self._lock.release()
 
 
 class Blob:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field, replace
 from openckpt.errors import CheckpointError, UnsafeError, UnsupportedError, Where
 from openckpt.findings import Finding, Progress, finding_of, make_finding
 from openckpt.limits import Limits
-from openckpt.storage.archive.sources import ForkLock, nesting_of
+from openckpt.storage.archive.sources import nesting_of
+from openckpt.storage.locks import ForkLock
 from openckpt.storage.reading import ByteSource, FileStat, Kind
 
 

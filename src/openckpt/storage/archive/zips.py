@@ -11,7 +11,7 @@ from openckpt.errors import CorruptionError, UnsupportedError, Where
 from openckpt.findings import Progress
 from openckpt.limits import MIB, Limits, growth_of
 from openckpt.storage.archive.names import decode_zip_name, harmless_path
-from openckpt.storage.archive.sources import Blob, ForkLock, UnpackedSource, WindowSource
+from openckpt.storage.archive.sources import Blob, UnpackedSource, WindowSource
 from openckpt.storage.archive.store import ArchiveStore, Listing, Member, make_listing
 from openckpt.storage.archive.streams import make_engine, run_engine
 from openckpt.storage.archive.zipheaders import (
@@ -22,6 +22,7 @@ from openckpt.storage.archive.zipheaders import (
     iter_entries,
     read_directory,
 )
+from openckpt.storage.locks import ForkLock
 from openckpt.storage.reading import ByteSource, Kind
 
 _STORED = 0
