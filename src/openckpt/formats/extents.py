@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 20  # read and hash this much at a time: it stays in the second-level cache between the two
 _LARGE = 1 << 20  # a tensor of this size is its own piece of work
-_RUN = 8 << 20  # neighbours are read together up to this much
+_RUN = 16 << 20  # neighbours are read together up to this much
 _GAP = 4096  # bytes between neighbours that are cheaper to read than to skip
 
 
