@@ -20,7 +20,7 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointWarning, CorruptionError, UnsafeError
+from openckpt.errors import CheckpointWarning, CorruptionError, PathNotFoundError, UnsafeError
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.manifest import Manifest, parse_manifest
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, is_same_v1_set, parse_v1_shard_name
@@ -96,21 +96,30 @@ def checkpoint_exists(checkpoint_prefix: Path) -> bool:
     return any(is_same_v1_set(name, stat.name) for stat in stats)
 
 
+_SWEPT_AT_MOST = 20  # saves of a trainer between two system calls of ours; one is rare
+
+
 def latest_checkpoint(checkpoint_dir: Path, latest_filename: str | None = None) -> str | None:
     """Return the prefix of the newest checkpoint that the manifest names, or None where it is not there.
 
-    Neither older entries nor the directory are looked at: ``openckpt.open(directory).prefix`` does that.
+    Neither older entries nor the directory are looked at: ``openckpt.open(directory).prefix`` does that. A manifest that a
+    trainer replaces meanwhile is read again.
 
     Raises:
         ValueError, UnicodeDecodeError: as `get_checkpoint_state`.
     """
-    state = get_checkpoint_state(checkpoint_dir, latest_filename)
-    if state is None:
-        return None
-    if checkpoint_exists(state.model_checkpoint_path):
-        return state.model_checkpoint_path
+    named: str | None = None
+    for _ in range(_SWEPT_AT_MOST):
+        state = get_checkpoint_state(checkpoint_dir, latest_filename)
+        if state is None:
+            return None
+        if checkpoint_exists(state.model_checkpoint_path):
+            return state.model_checkpoint_path
+        if state.model_checkpoint_path == named:
+            break  # named twice and still not there: not a sweep between our two looks
+        named = state.model_checkpoint_path
     warnings.warn(
-        f"the manifest names {state.model_checkpoint_path!r}, which is not there; openckpt.open(directory) finds what is",
+        f"the manifest names {named!r}, which is not there; openckpt.open(directory) finds what is",
         CheckpointWarning,
         stacklevel=2,
     )
@@ -129,9 +138,21 @@ def load_checkpoint(ckpt_dir_or_file: Path) -> TensorFlowReader:
     stat = LOCAL.stat(path)
     if stat is None or stat.kind != "dir":
         return NewCheckpointReader(path)
-    prefix = latest_checkpoint(path)
-    if prefix is None:
-        raise ValueError(f"Couldn't find 'checkpoint' file or checkpoints in given directory {path}")
+    swept: str | None = None
+    while True:
+        prefix = latest_checkpoint(path)
+        if prefix is None:
+            raise ValueError(f"Couldn't find 'checkpoint' file or checkpoints in given directory {path}")
+        _check_inside(path, prefix)
+        try:
+            return NewCheckpointReader(prefix)
+        except PathNotFoundError:
+            if prefix == swept:
+                raise
+            swept = prefix  # a trainer deleted it since the manifest was read, which names a newer one by now
+
+
+def _check_inside(path: str, prefix: str) -> None:
     home = os.path.abspath(path)
     if os.path.commonpath([home, os.path.abspath(prefix)]) != home:
         raise UnsafeError(
@@ -139,7 +160,6 @@ def load_checkpoint(ckpt_dir_or_file: Path) -> TensorFlowReader:
             os.path.join(path, MANIFEST_NAME),
             f"the manifest names {prefix!r}, which lies in another directory",
         )
-    return NewCheckpointReader(prefix)
 
 
 def list_variables(ckpt_dir_or_file: Path) -> list[tuple[str, list[int]]]:

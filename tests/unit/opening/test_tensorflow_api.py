@@ -11,6 +11,7 @@ import openckpt
 from openckpt.errors import CheckpointWarning, UnsafeError
 from openckpt.formats.bundle import encode_bundle
 from openckpt.formats.v1 import encode_v1
+from openckpt.opening import tensorflow_api
 
 VALUES = {"b": np.arange(6, dtype=np.float16).reshape(2, 3), "a": np.array(7, np.int64), "s": np.array(b"hi", object)}
 
@@ -83,6 +84,31 @@ def test_manifest_that_does_not_parse_is_ignored_with_a_warning(tmp_path: Path, 
     (tmp_path / "checkpoint").write_bytes(data)
     with pytest.warns(CheckpointWarning, match="ignore"):
         assert openckpt.get_checkpoint_state(tmp_path) is None
+
+
+def test_a_sweep_between_two_looks_gives_the_newer_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest named ckpt-1; before it is looked for, a trainer has saved ckpt-2 and deleted ckpt-1."""
+    save(tmp_path, "ckpt-1", manifest="ckpt-1")
+    look = tensorflow_api.checkpoint_exists
+
+    def after_a_save(path: str) -> bool:
+        if path.endswith("ckpt-1"):
+            save(tmp_path, "ckpt-2", manifest="ckpt-2")
+            for file in tmp_path.glob("ckpt-1.*"):
+                file.unlink()
+        return look(path)
+
+    monkeypatch.setattr(tensorflow_api, "checkpoint_exists", after_a_save)
+    assert openckpt.latest_checkpoint(tmp_path) == str(tmp_path / "ckpt-2")
+
+
+def test_a_sweep_before_the_open_loads_the_newer_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """load_checkpoint of a directory asks the manifest again when what it named is deleted before it is opened."""
+    save(tmp_path, "ckpt-2", manifest="ckpt-2")
+    answers = iter([str(tmp_path / "ckpt-1"), str(tmp_path / "ckpt-2")])
+    monkeypatch.setattr(tensorflow_api, "latest_checkpoint", lambda _: next(answers))
+    with openckpt.load_checkpoint(tmp_path) as reader:
+        assert reader.get_variable_to_shape_map()
 
 
 def test_manifest_that_is_not_utf8_is_a_unicode_error(tmp_path: Path) -> None:
