@@ -41,8 +41,11 @@ class TensorMeta(NamedTuple):
 
     def slices(self, where: Where, limits: Limits) -> list[Extents]:
         """Return the extents of each slice that the shard holds."""
-        raw = [value for number, _, value in iter_fields(self.raw) if number == 4 and isinstance(value, bytes)]
-        limits.check("slices", len(raw), where, "the number of slices of a tensor")
+        raw: list[bytes] = []
+        for number, _, value in iter_fields(self.raw):
+            if number == 4 and isinstance(value, bytes):
+                raw.append(value)
+                limits.check("slices", len(raw), where, "the number of slices of a tensor")
         return [parse_slice_proto(value, where) for value in raw]
 
 
