@@ -18,15 +18,16 @@ if TYPE_CHECKING:
 crc32c = _iscsi  # crc32c(data, initial=None) -> int; an alias, because a wrapper would cost as much as a small checksum
 """``crc32c(data, initial=None)`` returns the CRC-32C of any bytes-like object, continuing from ``initial``."""
 
-_DELTA = 0xA282EAD8
+MASK_DELTA = 0xA282EAD8
+"""what masking adds to the rotated CRC"""
 
 
 def mask_crc(crc: int) -> int:
     """Return the masked form of a CRC as it is stored in files."""
-    return (((crc >> 15) | (crc << 17)) + _DELTA) & 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17)) + MASK_DELTA) & 0xFFFFFFFF
 
 
 def unmask_crc(masked: int) -> int:
     """Return the CRC of its masked form."""
-    rotated = (masked - _DELTA) & 0xFFFFFFFF
+    rotated = (masked - MASK_DELTA) & 0xFFFFFFFF
     return ((rotated >> 17) | (rotated << 15)) & 0xFFFFFFFF

@@ -11,7 +11,7 @@ from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from openckpt.formats.bundle.encoder import Sliced, Strings, Variants, encode_bundle
-    from openckpt.formats.bundle.entry import BundleEntry, encode_entry, parse_entry
+    from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_entry, parse_entry
     from openckpt.formats.bundle.header import Header, encode_header, header_of, table_kind
     from openckpt.formats.bundle.opening import open_bundle
     from openckpt.formats.bundle.reader import BundleReader
@@ -24,6 +24,7 @@ _HOMES = {
     "Strings": "encoder",
     "Variants": "encoder",
     "encode_bundle": "encoder",
+    "encode_entries": "entry",
     "encode_entry": "entry",
     "encode_header": "header",
     "header_of": "header",
@@ -40,6 +41,7 @@ __all__ = [
     "Strings",
     "Variants",
     "encode_bundle",
+    "encode_entries",
     "encode_entry",
     "encode_header",
     "header_of",

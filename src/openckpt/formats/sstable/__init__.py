@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from openckpt.formats.sstable.builder import TableBuilder, encode_table
+    from openckpt.formats.sstable.builder import encode_table
     from openckpt.formats.sstable.format import MAGIC_BYTES, Handle
     from openckpt.formats.sstable.table import Table
 
@@ -19,10 +19,9 @@ _HOMES = {
     "MAGIC_BYTES": "format",
     "Handle": "format",
     "Table": "table",
-    "TableBuilder": "builder",
     "encode_table": "builder",
 }
 
-__all__ = ["MAGIC_BYTES", "Handle", "Table", "TableBuilder", "encode_table"]
+__all__ = ["MAGIC_BYTES", "Handle", "Table", "encode_table"]
 
 __getattr__ = lazy_attributes(__name__, _HOMES)
