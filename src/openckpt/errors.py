@@ -60,6 +60,19 @@ def shown(names: Sequence[str], most: int = 3) -> str:
     return text + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
+def size_text(nbytes: int | None) -> str:
+    """Return a size in bytes for people, with a decimal unit: ``31.4 kB``; ``?`` where unknown."""
+    if nbytes is None:
+        return "?"
+    if nbytes < 1000:
+        return f"{nbytes} B"
+    units = iter(("kB", "MB", "GB", "TB", "PB"))
+    value, unit = nbytes / 1000, next(units)
+    while value >= 999.5 and unit != "PB":
+        value, unit = value / 1000, next(units)
+    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
+
+
 class CheckpointError(Exception):
     """Base of all errors of openckpt.
 

@@ -12,8 +12,8 @@ from openckpt.cli.each import print_json, run_for_each
 from openckpt.cli.progress import progress_bar
 from openckpt.cli.settings import current_settings, general_options, json_option
 from openckpt.cli.terminal import Screen, Style
-from openckpt.cli.text import cell_width, count_text, names_text, pad, size_text
-from openckpt.errors import printable
+from openckpt.cli.text import cell_width, count_text, names_text, pad
+from openckpt.errors import printable, size_text
 
 if TYPE_CHECKING:
     from openckpt.finding import FoundCheckpoint

@@ -12,8 +12,8 @@ from openckpt.cli.each import print_json_with, run_for_each, tensor_document
 from openckpt.cli.reading import open_checkpoint, print_heading, reported
 from openckpt.cli.settings import current_settings, general_options, json_option, paths_argument
 from openckpt.cli.terminal import Screen
-from openckpt.cli.text import abbreviate_key, count_text, pad, shape_text, shorten, size_text
-from openckpt.errors import printable
+from openckpt.cli.text import abbreviate_key, count_text, pad, shape_text, shorten
+from openckpt.errors import printable, size_text
 from openckpt.formats.names import parse_shard_name
 
 if TYPE_CHECKING:

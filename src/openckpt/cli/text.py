@@ -13,19 +13,6 @@ def shape_text(shape: Sequence[int] | None) -> str:
     return "?" if shape is None else f"[{','.join(map(str, shape))}]"
 
 
-def size_text(nbytes: int | None) -> str:
-    """Return a size in bytes for people, with a decimal unit: ``31.4 kB``; ``?`` where unknown."""
-    if nbytes is None:
-        return "?"
-    if nbytes < 1000:
-        return f"{nbytes} B"
-    units = iter(("kB", "MB", "GB", "TB", "PB"))
-    value, unit = nbytes / 1000, next(units)
-    while value >= 999.5 and unit != "PB":
-        value, unit = value / 1000, next(units)
-    return f"{value:.1f} {unit}" if value < 99.95 else f"{value:.0f} {unit}"
-
-
 def count_text(number: int, noun: str, plural: str | None = None) -> str:
     """Return ``1 tensor``, ``1,234 tensors``."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -98,16 +98,6 @@ def read_tail(source: ByteSource) -> bytes:
     return source.read_at(source.size - size, size)
 
 
-def size_words(size: int) -> str:
-    """Return a size for people: "873 kB", "59.98 MB"."""
-    if size < 1000:
-        return f"{size} bytes"
-    power = 1
-    while power < 4 and size >= 999.5 * 1000**power:
-        power += 1
-    return f"{size / 1000**power:.3g} {('kB', 'MB', 'GB', 'TB')[power - 1]}"
-
-
 def pickle_of(head: bytes) -> Detected:
     """Return the verdict for a pickle, with the library whose objects it mentions."""
     about = next((f" of {name.decode()} objects" for name in (b"torch", b"numpy", b"sklearn") if name in head), "")

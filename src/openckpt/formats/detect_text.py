@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from openckpt.formats.detect import Detected, pickle_of, size_words
+from openckpt.errors import size_text
+from openckpt.formats.detect import Detected, pickle_of
 from openckpt.storage.reading import ByteSource
 
 _LFS_OID = re.compile(rb"^oid sha256:([0-9a-f]{64})\r?$", re.MULTILINE)
@@ -69,7 +70,7 @@ def _web(start: bytes) -> Detected | None:
 
 def _lfs_pointer(start: bytes) -> Detected:
     oid, size = _LFS_OID.search(start), _LFS_SIZE.search(start)
-    real = f"the real file ({size_words(int(size[1]))})" if size else "the real file"
+    real = f"the real file ({size_text(int(size[1]))})" if size else "the real file"
     name = f", oid {oid[1][:12].decode()}" if oid else ""
     return Detected("lfs-pointer", f"a Git LFS pointer{name}: {real} was never downloaded", "detect.lfs-pointer")
 
@@ -100,7 +101,7 @@ def _json_words(start: bytes) -> str:
 def _plain(source: ByteSource, text: str) -> Detected:
     first = next((line.strip() for line in text.splitlines() if line.strip()), "")
     shown = first if len(first) <= 60 else first[:57] + "..."
-    return Detected("text", f"plain text of {size_words(source.size)} that begins {shown!r}", "detect.text")
+    return Detected("text", f"plain text of {size_text(source.size)} that begins {shown!r}", "detect.text")
 
 
 def _words(raw: bytes) -> str:

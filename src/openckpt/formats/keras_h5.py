@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 from openckpt.errors import CheckpointError, Where
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchanged
-from openckpt.formats.hdf5.child import HDF5Child, inspect_hdf5_in_child
+from openckpt.formats.hdf5.child import HDF5Child
 from openckpt.formats.hdf5.data import check_data, read_dataset
 from openckpt.formats.hdf5.report import Dataset, HDF5Report, KerasAttributes, Problem
-from openckpt.formats.hdf5.superblock import probe_hdf5
 from openckpt.formats.hdf5.walk import inspect_hdf5, natural
 from openckpt.formats.shardmap import MISSING, parse_map, plain_name, read_index
 from openckpt.formats.spec import TensorSpec
@@ -35,10 +34,8 @@ __all__ = [
     "HDF5Reader",
     "HDF5Report",
     "inspect_hdf5",
-    "inspect_hdf5_in_child",
     "open_hdf5",
     "parse_shard_map",
-    "probe_hdf5",
 ]
 
 

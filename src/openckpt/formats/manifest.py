@@ -9,12 +9,11 @@ r"""The manifest: the text file named ``checkpoint`` that says which checkpoints
 
 It is the message CheckpointState in protobuf text format. `parse_manifest` takes all of that format, keeps going over fields
 that it does not know (TensorFlow then ignores the whole file, hence a finding), and never looks at a disk: entries are data
-until `resolve_entry` makes paths of them. Finding the newest checkpoint reads a manifest first, so nothing heavy is imported.
+until `openckpt.opening` looks for them inside the manifest's directory. Finding the newest checkpoint reads a manifest first, so nothing heavy is imported.
 """
 
 from __future__ import annotations
 
-import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -271,15 +270,6 @@ def is_absolute_entry(entry: str) -> bool:
     return (
         entry.startswith("/") or is_windows_entry(entry) or re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", entry) is not None
     )
-
-
-def resolve_entry(directory: str, entry: str) -> str:
-    """Return the prefix that an entry of the manifest in ``directory`` names (formats 4.3).
-
-    A relative entry is joined to the directory, as it stands (``..`` included); an absolute one is kept untouched, a Windows
-    path or URL too: joining it would make a name that never meant anything. Nothing is looked up.
-    """
-    return entry if is_absolute_entry(entry) or not directory else posixpath.join(directory, entry)
 
 
 def entry_name(entry: str) -> str:

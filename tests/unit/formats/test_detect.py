@@ -19,7 +19,7 @@ from attacks import craft, craft_archive
 from containers import zipped
 from openckpt.codes import CATALOGUE
 from openckpt.errors import CorruptionError, UnsupportedError
-from openckpt.formats.detect import Detected, Kind, detect, refusal_of, size_words
+from openckpt.formats.detect import Detected, Kind, detect, refusal_of
 from openckpt.formats.sstable import encode_table
 from openckpt.storage import LOCAL
 from openckpt.storage.memory import MemorySource
@@ -269,15 +269,6 @@ def test_every_beginning_is_something(data: bytes) -> None:
     """A file cut anywhere in its first 400 bytes has a verdict, never an exception."""
     for cut in range(min(len(data), 400)):
         assert isinstance(detect(MemorySource("x", data[:cut])), Detected)
-
-
-@pytest.mark.parametrize(
-    ("size", "words"),
-    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1 kB"), (999_499, "999 kB"), (999_500, "1 MB"), (59_983_064, "60 MB"), (5 * 10**15, "5e+03 TB")],
-)  # fmt: skip
-def test_sizes_for_people(size: int, words: str) -> None:
-    """Decimal units and three digits, as download pages show them."""
-    assert size_words(size) == words
 
 
 # What lies in the corpus beside tables, HDF5 and manifests, by suffix.

@@ -163,30 +163,6 @@ class HDF5Child:
         self.close()
 
 
-def inspect_hdf5_in_child(
-    source: ByteSource | str,
-    *,
-    limits: Limits = DEFAULT_LIMITS,
-    timeout: float = 120.0,
-    data: bool = False,
-    command: Sequence[str] | None = None,
-) -> HDF5Report:
-    """Look at one HDF5 file in a process of its own: a local path or any open source. See `HDF5Child.inspect`.
-
-    Raises:
-        OSError: the path cannot be opened, or no process can be started.
-    """
-    from openckpt.storage.local import LOCAL
-
-    opened = LOCAL.open(source) if isinstance(source, str) else source
-    try:
-        with HDF5Child(timeout=timeout, command=command) as child:
-            return child.inspect(opened, limits=limits, data=data)
-    finally:
-        if isinstance(source, str):
-            opened.close()
-
-
 def _converse(
     process: subprocess.Popen[bytes], source: ByteSource, limits: Limits, data: bool, timeout: float
 ) -> tuple[str | None, HDF5Report | None]:

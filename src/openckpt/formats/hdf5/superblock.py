@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, CorruptionError, UnsupportedError, Where
+from openckpt.errors import CorruptionError, UnsupportedError, Where
 
 if TYPE_CHECKING:
-    from openckpt.findings import Finding
     from openckpt.storage.reading import ByteSource
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -28,6 +27,8 @@ _TEXT_MODE = (
     b"\xef\xbf\xbdHDF",
 )
 _LONGEST = 8 + 16 + 4 + 4 + 4 * 8
+
+NOT_CLOSED = "the file is marked as still open for writing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,19 +150,3 @@ def _parse(data: bytes, at: int, where: Where) -> Superblock:
     # Where a user block was stripped from or put before the file, every address moves along (libhdf5 does the same).
     end -= base - at
     return Superblock(version, at, offset_size, length_size, end, bool(version == 3 and flags & 1))
-
-
-def probe_hdf5(source: ByteSource) -> Finding | None:
-    """Return what is visibly wrong with an HDF5 file - cut off, damaged, never closed - or None; reads two small pieces."""
-    from openckpt.findings import finding_of, make_finding
-
-    try:
-        block = read_superblock(source)
-    except CheckpointError as error:
-        return finding_of(error)
-    if block.open_for_writing:
-        return make_finding("hdf5.not-closed", Where(source.path, offset=block.offset + 11), NOT_CLOSED)
-    return None
-
-
-NOT_CLOSED = "the file is marked as still open for writing"

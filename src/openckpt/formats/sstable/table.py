@@ -202,9 +202,3 @@ class Table:
                     Where(self.path, offset=after.offset),
                     f"the block at {after.offset} starts inside the block at {before.offset}",
                 )
-
-    @property
-    def compressed_blocks(self) -> int:
-        """How many data blocks are Snappy-compressed."""
-        ends = (handle.offset + handle.size for handle in self.handles)
-        return sum(self._read(end, 1) != b"\0" for end in ends)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from hdf5_bytes import ONES, datasets, hdf5, legacy_weights
 from openckpt.errors import ConflictError, CorruptionError
-from openckpt.formats.hdf5.child import HDF5Child, child_command, inspect_hdf5_in_child
+from openckpt.formats.hdf5.child import HDF5Child, child_command
 from openckpt.formats.hdf5.report import HDF5Report, report_from_json
 from openckpt.formats.hdf5.walk import inspect_hdf5
 from openckpt.formats.keras_h5 import open_hdf5
-from openckpt.limits import Limits
-from openckpt.storage import LOCAL
+from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.storage import LOCAL, ByteSource
 from openckpt.storage.memory import MemorySource, MemoryStore
 
 MODEL = hdf5(legacy_weights({"dense": {"dense/kernel:0": ONES}, "drop": {}}))
@@ -23,6 +24,19 @@ MODEL = hdf5(legacy_weights({"dense": {"dense/kernel:0": ONES}, "drop": {}}))
 
 def codes(report: HDF5Report) -> list[str]:
     return [finding.code for finding in report.findings]
+
+
+def inspect_alone(
+    source: ByteSource,
+    *,
+    limits: Limits = DEFAULT_LIMITS,
+    data: bool = False,
+    timeout: float = 120.0,
+    command: Sequence[str] | None = None,
+) -> HDF5Report:
+    """Inspect one source in a child of its own."""
+    with HDF5Child(timeout=timeout, command=command) as child:
+        return child.inspect(source, limits=limits, data=data)
 
 
 def test_a_report_survives_json() -> None:
@@ -40,8 +54,8 @@ def test_child_and_parent_see_the_same(tmp_path: Path) -> None:
     path.write_bytes(MODEL)
     here = inspect_hdf5(LOCAL.open(str(path)))
 
-    assert inspect_hdf5_in_child(str(path)) == here
-    assert inspect_hdf5_in_child(MemorySource(str(path), MODEL)) == here
+    assert inspect_alone(LOCAL.open(str(path))) == here
+    assert inspect_alone(MemorySource(str(path), MODEL)) == here
     assert here.attributes.layer_names == ("dense", "drop")
 
 
@@ -50,12 +64,10 @@ def test_damage_that_the_child_finds_is_a_problem_of_the_report() -> None:
     chunked = bytearray(datasets({"a": ONES}, fletcher32=True, chunks=(2, 3)))
     chunked[chunked.index(ONES.tobytes())] ^= 1
 
-    assert codes(inspect_hdf5_in_child(MemorySource("x.h5", MODEL[:-1]))) == ["hdf5.truncated"]
-    assert codes(inspect_hdf5_in_child(MemorySource("x.h5", MODEL), limits=Limits(hdf5_objects=1))) == [
-        "limits.exceeded"
-    ]
-    assert codes(inspect_hdf5_in_child(MemorySource("x.h5", bytes(chunked)))) == []
-    assert codes(inspect_hdf5_in_child(MemorySource("x.h5", bytes(chunked)), data=True)) == ["hdf5.chunk-checksum"]
+    assert codes(inspect_alone(MemorySource("x.h5", MODEL[:-1]))) == ["hdf5.truncated"]
+    assert codes(inspect_alone(MemorySource("x.h5", MODEL), limits=Limits(hdf5_objects=1))) == ["limits.exceeded"]
+    assert codes(inspect_alone(MemorySource("x.h5", bytes(chunked)))) == []
+    assert codes(inspect_alone(MemorySource("x.h5", bytes(chunked)), data=True)) == ["hdf5.chunk-checksum"]
 
 
 def test_reader_over_a_child_reads_and_validates_equal() -> None:
@@ -115,12 +127,6 @@ def test_a_file_that_is_replaced_meanwhile_is_a_conflict(tmp_path: Path) -> None
     assert caught.value.code == "storage.changed"
 
 
-def test_an_absent_file_is_the_callers_error(tmp_path: Path) -> None:
-    """No child is started for it."""
-    with pytest.raises(FileNotFoundError):
-        inspect_hdf5_in_child(str(tmp_path / "none.h5"))
-
-
 def _says(text: str) -> str:
     return f"import sys; sys.stdout.buffer.write(({len(text)}).to_bytes(8, 'little') + {text!r}.encode())"
 
@@ -146,7 +152,7 @@ def test_every_death_is_a_finding(name: str) -> None:
     """Whatever happens to the child, the parent gets a report that says so."""
     program, found = DEATHS[name]
 
-    report = inspect_hdf5_in_child(MemorySource("x.h5", MODEL), command=[sys.executable, "-c", program])
+    report = inspect_alone(MemorySource("x.h5", MODEL), command=[sys.executable, "-c", program])
 
     (finding,) = report.findings
     assert (finding.code, finding.severity, finding.found) == ("hdf5.parser-crashed", "error", found)
@@ -157,7 +163,7 @@ def test_a_child_that_hangs_is_killed() -> None:
     """A parser in an endless loop costs the time that it was given, no more."""
     command = [sys.executable, "-c", "import threading; threading.Event().wait()"]
 
-    (finding,) = inspect_hdf5_in_child(MemorySource("x.h5", MODEL), timeout=0.2, command=command).findings
+    (finding,) = inspect_alone(MemorySource("x.h5", MODEL), timeout=0.2, command=command).findings
 
     assert finding.code == "hdf5.parser-crashed"
     assert finding.found == "no answer in 0.2 seconds"
@@ -167,9 +173,7 @@ def test_a_child_that_talks_without_end_is_killed() -> None:
     """The answer is capped like any other JSON."""
     command = [sys.executable, "-c", "while True: print('x' * 1000)"]
 
-    (finding,) = inspect_hdf5_in_child(
-        MemorySource("x.h5", MODEL), limits=Limits(json_bytes=10_000), command=command
-    ).findings
+    (finding,) = inspect_alone(MemorySource("x.h5", MODEL), limits=Limits(json_bytes=10_000), command=command).findings
 
     assert finding.found == "an answer of more than 10000 bytes"
 
@@ -180,7 +184,7 @@ def test_a_real_child_that_is_killed_while_it_works(tmp_path: Path) -> None:
     boot[3] = "import os, signal; " + boot[3].replace("main()", "(os.kill(os.getpid(), signal.SIGSEGV), main())")
 
     with pytest.raises(CorruptionError) as caught:
-        raise inspect_hdf5_in_child(MemorySource("x.h5", MODEL), command=boot).fatal.error("x.h5")  # type: ignore[union-attr]
+        raise inspect_alone(MemorySource("x.h5", MODEL), command=boot).fatal.error("x.h5")  # type: ignore[union-attr]
 
     assert caught.value.code == "hdf5.parser-crashed"
 
@@ -191,4 +195,4 @@ def test_a_large_source_is_sent_in_pieces() -> None:
 
     data = datasets({"a": np.arange(1 << 19)})
 
-    assert inspect_hdf5_in_child(MemorySource("x.h5", data)).datasets[0].shape == (1 << 19,)
+    assert inspect_alone(MemorySource("x.h5", data)).datasets[0].shape == (1 << 19,)

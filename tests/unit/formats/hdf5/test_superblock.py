@@ -7,7 +7,7 @@ import pytest
 
 from hdf5_bytes import ONES, datasets, hdf5
 from openckpt.errors import CheckpointError
-from openckpt.formats.hdf5.superblock import SIGNATURE, find_signature, probe_hdf5, read_superblock
+from openckpt.formats.hdf5.superblock import SIGNATURE, find_signature, read_superblock
 from openckpt.storage.memory import MemorySource
 
 
@@ -33,7 +33,7 @@ def test_every_version_that_h5py_writes_is_whole(libver: str, versions: set[int]
     assert block.version in versions
     assert block.end == len(data)
     assert (block.offset, block.offset_size, block.length_size) == (0, 8, 8)
-    assert probe_hdf5(MemorySource("x.h5", data)) is None
+    assert not block.open_for_writing
 
 
 @pytest.mark.parametrize("address", [b"\0" * 8, b"\xff" * 5 + b"\0" * 3, b"\x60" + b"\0" * 7])
@@ -83,13 +83,10 @@ REJECTED = {
 
 @pytest.mark.parametrize("name", REJECTED)
 def test_rejected(name: str) -> None:
-    """What is not an HDF5 file, and how it stopped being one; `probe_hdf5` finds the same."""
+    """What is not an HDF5 file, and how it stopped being one."""
     data, code = REJECTED[name]
-    finding = probe_hdf5(MemorySource("x.h5", data))
 
     assert code_of(data) == code
-    assert finding is not None
-    assert finding.code == code
 
 
 def test_file_that_was_never_closed() -> None:
@@ -97,14 +94,11 @@ def test_file_that_was_never_closed() -> None:
     data = bytearray(plain(libver="latest"))
     data[11] |= 1
 
-    finding = probe_hdf5(MemorySource("x.h5", data))
-
-    assert finding is not None
-    assert finding.code == "hdf5.not-closed"
+    assert read_superblock(MemorySource("x.h5", bytes(data))).open_for_writing
 
 
-def test_large_file_is_probed_by_its_first_bytes() -> None:
-    """The probe reads the superblock, not the data."""
+def test_large_file_is_judged_by_its_first_bytes() -> None:
+    """Only the superblock is read, not the data."""
 
     class Counting(MemorySource):
         __slots__ = ("read",)
@@ -114,6 +108,6 @@ def test_large_file_is_probed_by_its_first_bytes() -> None:
             return super().read_at(offset, size)
 
     source = Counting("x.h5", datasets({"a": np.zeros(1 << 20)}))
-    probe_hdf5(source)
+    read_superblock(source)
 
     assert source.read < 200
