@@ -13,6 +13,7 @@ from __future__ import annotations
 from openckpt.codes import (
     archive,
     bundle,
+    commit,
     detect,
     graph,
     hdf5,
@@ -35,7 +36,7 @@ from openckpt.codes.code import Code
 from openckpt.errors import Where
 
 _AREAS = (
-    archive, bundle, detect, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors, savedmodel,
+    archive, bundle, commit, detect, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors, savedmodel,
     slices, spec, storage, table, v1,
 )  # fmt: skip
 

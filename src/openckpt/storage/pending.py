@@ -1,0 +1,149 @@
+"""A file that is being written under a temporary name, and the naming of what the system refused."""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+
+from openckpt.storage.writable import OutputFile, WritableStore, WriteBuffer
+
+_SYNC_EVERY = 64 << 20
+"""Bytes after which a durable file is synced beside the writing: the disk works while the next bytes are copied."""
+
+
+class doing:
+    """Names the call and the path in an OSError that leaves the block."""
+
+    __slots__ = ("_call", "_path")
+
+    def __init__(self, call: str, path: str) -> None:
+        self._call, self._path = call, path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            if error.filename is None:
+                error.filename = self._path
+            error.add_note(f"the call that failed: {self._call} of {self._path}")
+
+
+class PendingFile:
+    """One file of a commit, written at any place in any order; `Commit` gives it its name.
+
+    Attributes:
+        path: its temporary name.
+        end: the end of the last byte written.
+    """
+
+    def __init__(self, store: WritableStore, path: str, *, durable: bool) -> None:
+        self._store = store
+        self._durable = durable
+        with doing("create", path):
+            self._file: OutputFile = store.create(path)
+        self.path = path
+        self.end = 0
+        self._unsynced = 0
+        self._syncing: threading.Thread | None = None
+        self._error: BaseException | None = None
+        self._open = True
+
+    def reserve(self, offset: int, size: int) -> None:
+        """Ask the disk for space before the bytes come; exactly this range must then be written."""
+        with doing("allocate", self.path):
+            self._store.allocate(self._file, offset, size)
+
+    def write(self, offset: int, buffers: Sequence[WriteBuffer], size: int) -> None:
+        """Write buffers of ``size`` bytes in all, one after the other from ``offset``, however many calls it takes."""
+        end = offset + size
+        with doing("write", self.path):
+            taken = self._store.write(self._file, offset, buffers)
+            while offset + taken < end:
+                if taken <= 0:
+                    raise OSError(errno.EIO, "the system wrote nothing", self.path)
+                offset += taken
+                buffers = _rest(buffers, taken)
+                taken = self._store.write(self._file, offset, buffers)
+        if end > self.end:
+            self.end = end
+        if self._durable:
+            self._unsynced += size
+            if self._unsynced >= _SYNC_EVERY and (self._syncing is None or not self._syncing.is_alive()):
+                self._sync_beside()
+
+    def _sync_beside(self) -> None:
+        self._join()
+        self._unsynced = 0
+        self._syncing = threading.Thread(target=self._sync, name="openckpt-sync", daemon=True)
+        self._syncing.start()
+
+    def _sync(self) -> None:
+        try:
+            with doing("sync", self.path):
+                self._store.sync(self._file)
+        except BaseException as error:
+            self._error = error
+
+    def _join(self) -> None:
+        if self._syncing is not None:
+            self._syncing.join()
+            self._syncing = None
+        if self._error is not None:
+            # Never synced again: after a refusal the system may have dropped the pages and would say yes.
+            raise self._error
+
+    def settle(self) -> None:
+        """Return when every byte is safe, where the commit is a durable one, and let go of the descriptor; raises OSError.
+
+        Nothing can be written after it; a second call does nothing.
+        """
+        self._join()
+        if self._open and self._durable:
+            self._sync()
+            self._join()
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the descriptor, once."""
+        if self._syncing is not None:
+            self._syncing.join()
+            self._syncing = None
+        if self._open:
+            self._open = False
+            with doing("close", self.path):
+                self._store.close(self._file)
+
+
+def settle_all(files: Sequence[PendingFile]) -> None:
+    """Sync several files at once, each on a thread of its own; raise the first error when all are done."""
+    errors: list[BaseException] = []
+
+    def settle(file: PendingFile) -> None:
+        try:
+            file.settle()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=settle, args=(file,), name="openckpt-sync") for file in files[1:]]
+    for thread in threads:
+        thread.start()
+    for file in files[:1]:
+        settle(file)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def _rest(buffers: Sequence[WriteBuffer], taken: int) -> Sequence[WriteBuffer]:
+    """Return what a short write left over."""
+    for number, buffer in enumerate(buffers):
+        if taken < len(buffer):
+            return [memoryview(buffer)[taken:], *buffers[number + 1 :]]
+        taken -= len(buffer)
+    return []
