@@ -177,7 +177,7 @@ def _field_docstrings(cls: type) -> dict[str, str]:
 
 
 def _members(cls: type) -> Iterator[tuple[str, object]]:
-    """Yield the documented public members that the class itself, or a base of ours, defines."""
+    """Yield the documented public members that the class itself, or a private base of it, defines."""
     seen = set()
     for base in cls.__mro__:
         if not base.__module__.startswith("openckpt"):
@@ -188,7 +188,7 @@ def _members(cls: type) -> Iterator[tuple[str, object]]:
             seen.add(name)
             target = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
             is_ours = inspect.isfunction(target) or isinstance(target, property)
-            if is_ours and inspect.getdoc(target) and base is cls:
+            if is_ours and inspect.getdoc(target) and (base is cls or base.__name__.startswith("_")):
                 yield name, target
 
 

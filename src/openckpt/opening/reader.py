@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, ValuesView
+from abc import abstractmethod
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from openckpt.errors import CheckpointError, Where
@@ -13,19 +14,46 @@ from openckpt.formats.spec import Extent, TensorReader, TensorSpec
 from openckpt.opening.steps import read_stored_step
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from openckpt.findings import Finding, Progress
     from openckpt.formats.objectgraph import ObjectGraph
     from openckpt.formats.spec import Array
     from openckpt.opening.target import How, Target
 
+Value = TypeVar("Value")
 Default = TypeVar("Default")
 
 _UNSET = object()
 
 
-class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.generic]]"]):
+class _ByKey(Mapping[str, Value]):
+    """What the two mappings over the keys of an open checkpoint share; in table order."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def _open_reader(self) -> TensorReader:
+        """The format's reader; raises CheckpointError ``path.closed``."""
+
+    def __iter__(self) -> Iterator[str]:
+        return self._open_reader.keys()
+
+    def __len__(self) -> int:
+        return len(self._open_reader)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._open_reader
+
+    @overload
+    def get(self, key: str, /) -> Value | None: ...
+    @overload
+    def get(self, key: str, /, default: Value | Default) -> Value | Default: ...
+    def get(self, key: str, /, default: Value | Default | None = None) -> Value | Default | None:
+        """Return the value of ``key``, or ``default`` where there is none, without looking for near names first."""
+        return self[key] if key in self else default  # noqa: SIM401 - this is that method
+
+
+class CheckpointReader(_ByKey["Array"]):
     """One opened checkpoint: a read-only mapping from key to numpy array, in table order, and a context manager.
 
         with openckpt.open("run/") as ckpt:
@@ -101,6 +129,11 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
         if self._closed:
             raise CheckpointError("path.closed", Where(self.prefix), "this checkpoint was closed")
 
+    @property
+    def _open_reader(self) -> TensorReader:
+        self._check_open()
+        return self._reader
+
     def _leave(self) -> None:
         with self._guard():
             self._busy -= 1
@@ -121,26 +154,6 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
 
     def __getitem__(self, key: str) -> Array:
         return self.read(key)
-
-    def __iter__(self) -> Iterator[str]:
-        self._check_open()
-        return self._reader.keys()
-
-    def __len__(self) -> int:
-        self._check_open()
-        return len(self._reader)
-
-    def __contains__(self, key: object) -> bool:
-        self._check_open()
-        return key in self._reader
-
-    @overload
-    def get(self, key: str, /) -> Array | None: ...
-    @overload
-    def get(self, key: str, /, default: Array | Default) -> Array | Default: ...
-    def get(self, key: str, /, default: Array | Default | None = None) -> Array | Default | None:
-        """Return the value of ``key``, or ``default`` where there is none, without looking for near names first."""
-        return self.read(key) if key in self else default
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed else ""
@@ -210,20 +223,13 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
 
     def locate(self, key: str) -> tuple[Extent, ...]:
         """Return where the bytes of a tensor lie, in file order; () where the format does not say; raises `NotFoundError`."""
-        self._check_open()
-        return self._reader.locate(key)
+        return self._open_reader.locate(key)
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield what is wrong with this checkpoint's own files; `openckpt.diagnose` says more, of its directory too."""
-        self._check_open()
-        return self._reader.validate(data=data, progress=progress)
+        return self._open_reader.validate(data=data, progress=progress)
 
     # ---------------------------------------------------------------------------------------------------- description
-
-    @property
-    def path(self) -> str:
-        """The same as `prefix`."""
-        return self.prefix
 
     @property
     def reader(self) -> TensorReader:
@@ -234,7 +240,7 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
     def specs(self) -> Specs:
         """A lazy mapping from key to `TensorSpec`; reads no tensor."""
         self._check_open()
-        return Specs(self._reader, self._check_open)
+        return Specs(self)
 
     @property
     def graph(self) -> ObjectGraph | None:
@@ -271,38 +277,20 @@ class CheckpointReader(Mapping[str, "np.ndarray[tuple[int, ...], np.dtype[np.gen
             self._leave()
 
 
-class Specs(Mapping[str, TensorSpec]):
+class Specs(_ByKey[TensorSpec]):
     """The specs of an open checkpoint by key, in table order; made by `CheckpointReader.specs`."""
 
-    __slots__ = ("_check_open", "_reader")
+    __slots__ = ("_checkpoint",)
 
-    def __init__(self, reader: TensorReader, check_open: Callable[[], None]) -> None:
-        self._reader, self._check_open = reader, check_open
+    def __init__(self, checkpoint: CheckpointReader) -> None:
+        self._checkpoint = checkpoint
+
+    @property
+    def _open_reader(self) -> TensorReader:
+        return self._checkpoint._open_reader
 
     def __getitem__(self, key: str) -> TensorSpec:
-        self._check_open()
-        return self._reader.spec(key)
-
-    def __iter__(self) -> Iterator[str]:
-        self._check_open()
-        return self._reader.keys()
-
-    def __len__(self) -> int:
-        self._check_open()
-        return len(self._reader)
-
-    def __contains__(self, key: object) -> bool:
-        self._check_open()
-        return key in self._reader
-
-    @overload
-    def get(self, key: str, /) -> TensorSpec | None: ...
-    @overload
-    def get(self, key: str, /, default: TensorSpec | Default) -> TensorSpec | Default: ...
-    def get(self, key: str, /, default: TensorSpec | Default | None = None) -> TensorSpec | Default | None:
-        """Return the spec of ``key``, or ``default`` where there is none, without looking for near names first."""
-        self._check_open()
-        return self._reader.spec(key) if key in self._reader else default
+        return self._open_reader.spec(key)
 
     def items(self) -> ItemsView[str, TensorSpec]:
         """Return the pairs; one walk over the index, not a look-up for each key."""
@@ -313,20 +301,18 @@ class Specs(Mapping[str, TensorSpec]):
         return _SpecValues(self)
 
     def __repr__(self) -> str:
-        return f"<Specs of {self._reader.path!r}>"
+        return f"<Specs of {self._checkpoint.prefix!r}>"
 
 
 class _SpecItems(ItemsView[str, TensorSpec]):
     _mapping: Specs
 
     def __iter__(self) -> Iterator[tuple[str, TensorSpec]]:
-        self._mapping._check_open()
-        return self._mapping._reader.items()
+        return self._mapping._open_reader.items()
 
 
 class _SpecValues(ValuesView[TensorSpec]):
     _mapping: Specs
 
     def __iter__(self) -> Iterator[TensorSpec]:
-        self._mapping._check_open()
-        return (spec for _, spec in self._mapping._reader.items())
+        return (spec for _, spec in self._mapping._open_reader.items())

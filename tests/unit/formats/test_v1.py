@@ -126,6 +126,46 @@ def test_slices_are_put_together():
     assert codes(reader) == []
 
 
+REGIONS = {
+    "a stored piece": ((0, 2), FULL),
+    "across all three": ((1, 3), (50, 100)),
+    "one row of two": ((4, 1), FULL),
+    "no row": ((2, 0), FULL),
+    "everything": (FULL, FULL),
+}
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_a_region_is_read_from_the_pieces_that_touch_it(name):
+    """Whatever its pieces are; a region of a tensor that is stored whole is read the same way."""
+    region = tuple((0, size) if e == FULL else e for e, size in zip(REGIONS[name], MATRIX.shape, strict=True))
+    expected = MATRIX[tuple(slice(start, start + length) for start, length in region)]
+    reader = open_files(encode_v1({"w": Sliced((5, 300), PIECES), "whole": MATRIX}, "m"))
+    assert same(reader.read_slice("w", REGIONS[name]), expected)
+    assert same(reader.read_slice("whole", REGIONS[name]), expected)
+
+
+def test_the_pieces_that_a_region_does_not_touch_may_be_lost():
+    """A piece whose values are not there costs the regions that need it, and no others."""
+    files = {
+        f"m-{number:05d}-of-00002": encode_v1({"w": Sliced((5, 300), dict(part))}, "x")["x"]
+        for number, part in enumerate((list(PIECES.items())[:1], list(PIECES.items())[1:]))
+    }
+    del files["m-00001-of-00002"]
+    reader = open_files(files)
+    assert same(reader.read_slice("w", ((0, 2), FULL)), MATRIX[:2])
+    assert code_of(reader.read_slice, "w", ((1, 2), FULL)) == "slices.gap"
+
+
+def test_slices_are_listed_for_partitioned_tensors_only():
+    """As `BundleReader.slices`; a region outside the tensor has a code."""
+    reader = open_files(encode_v1({"w": Sliced((5, 300), PIECES), "whole": MATRIX}, "m"))
+    assert set(reader.slices("w")) == set(PIECES)
+    assert reader.slices("whole") == ()
+    assert code_of(reader.read_slice, "w", ((0, 6), FULL)) == "slices.bad-extent"
+    assert code_of(reader.read_slice, "w", (FULL,)) == "slices.bad-extent"
+
+
 def test_slices_of_one_tensor_in_several_shards_are_put_together():
     """Each shard lists its own."""
     files = {}

@@ -50,7 +50,7 @@ def test_it_describes_itself(tmp_path: Path) -> None:
     """Format, prefix, step, files, specs and how it was found."""
     prefix = write(tmp_path, "ckpt-7", shards=2)
     with openckpt.open(tmp_path) as ckpt:
-        assert (ckpt.format, ckpt.prefix, ckpt.path, ckpt.step) == ("bundle-v2", str(prefix), str(prefix), 7)
+        assert (ckpt.format, ckpt.prefix, ckpt.step) == ("bundle-v2", str(prefix), 7)
         assert ckpt.files == tuple(
             f"{prefix}{suffix}" for suffix in (".index", ".data-00000-of-00002", ".data-00001-of-00002")
         )

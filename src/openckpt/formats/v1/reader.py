@@ -167,24 +167,40 @@ class V1Reader(ListedTensors):
             LimitError: ``limits.no-memory``.
         """
         try:
-            return self._read(key)
+            return self._read(key, None)
         except MemoryError:
             raise no_memory(Where(self.path, key), "a tensor of this size") from None
 
-    def _read(self, key: str) -> Array:
+    def slices(self, key: str) -> tuple[Extents, ...]:
+        """Return the stored pieces of a partitioned tensor, () for one that is stored whole."""
+        pieces = self.pieces(key)
+        return tuple(piece.extents for piece in pieces) if len(pieces) > 1 else ()
+
+    def read_slice(self, key: str, extents: Extents, *, verify: bool = True) -> Array:
+        """Return one region of a tensor, ``(start, length)`` per dimension; ``(0, -1)`` is a whole dimension.
+
+        Only the stored pieces that touch it are decoded. Raises as `read`, and CorruptionError ``slices.bad-extent``.
+        """
+        try:
+            return self._read(key, extents)
+        except MemoryError:
+            raise no_memory(Where(self.path, key), "a tensor of this size") from None
+
+    def _read(self, key: str, extents: Extents | None) -> Array:
         import numpy as np
 
         shape, dtype = self.readable(key)
         where = Where(self.path, key)
+        wanted = full_region(shape) if extents is None else resolve_extents(extents, shape, where)
         pieces = self.pieces(key)
         regions = [resolve_extents(piece.extents, shape, where) for piece in pieces]
-        copies = plan_copies(full_region(shape), regions, where)
+        copies = plan_copies(wanted, regions, where)
         # Every piece is decoded, its number of values compared with its region, before memory is taken for the whole.
         needed = {copy.piece for copy in copies}
         parts = {index: self._read_piece(key, pieces[index], regions[index], dtype) for index in sorted(needed)}
-        if len(copies) == 1 and region_shape(regions[copies[0].piece]) == shape:
+        if len(copies) == 1 and regions[copies[0].piece] == wanted:
             return parts[copies[0].piece]
-        whole: Array = np.empty(shape, dtype.numpy())
+        whole: Array = np.empty(region_shape(wanted), dtype.numpy())
         for copy in copies:
             whole[copy.target] = parts[copy.piece][copy.source]
         return whole
