@@ -15,6 +15,7 @@ from openckpt.codes import (
     bundle,
     commit,
     detect,
+    dual,
     graph,
     hdf5,
     keras,
@@ -36,8 +37,8 @@ from openckpt.codes.code import Code
 from openckpt.errors import Where
 
 _AREAS = (
-    archive, bundle, commit, detect, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors, savedmodel,
-    slices, spec, storage, table, v1,
+    archive, bundle, commit, detect, dual, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors,
+    savedmodel, slices, spec, storage, table, v1,
 )  # fmt: skip
 
 CATALOGUE: dict[str, Code] = {name: code for area in _AREAS for name, code in area.CODES.items()}

@@ -1,0 +1,30 @@
+"""The dual format: a data shard of a V2 checkpoint that is at the same time a safetensors file (docs/format/dual.md).
+
+`plan_dual` lays a shard out, `DualPlan.header` makes its header; `parse_dual` reads what a header says of the checkpoint, and
+`index_of_dual` makes the index of it again. Pure: bytes in, bytes out. Knows the bundle's entries and nothing of files.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openckpt.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from openckpt.formats.dual.layout import DualPlan, DualTensor, Place, plan_dual
+
+_HOMES = {
+    "DualPlan": "layout",
+    "DualTensor": "layout",
+    "Place": "layout",
+    "plan_dual": "layout",
+}
+
+__all__ = [
+    "DualPlan",
+    "DualTensor",
+    "Place",
+    "plan_dual",
+]
+
+__getattr__ = lazy_attributes(__name__, _HOMES)
