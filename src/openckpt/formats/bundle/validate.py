@@ -15,6 +15,7 @@ from openckpt.findings import Finding, Lost, Progress, finding_of, make_finding
 from openckpt.formats.bundle.entry import BundleEntry, match_head, parse_entry, shared_head
 from openckpt.formats.bundle.header import Header
 from openckpt.formats.bundle.regions import Piece, check_regions
+from openckpt.formats.bundle.splitting import REASSEMBLED_BY_TENSORFLOW
 from openckpt.formats.dtypes import dtype_of_enum
 from openckpt.formats.flat import checked_shape
 from openckpt.formats.slicing import (
@@ -32,11 +33,6 @@ if TYPE_CHECKING:
     from openckpt.formats.bundle.reader import BundleReader
     from openckpt.formats.extents import Request
     from openckpt.storage.reading import ByteSource
-
-# Stock TensorFlow reassembles slices of these types only (formats 2.9).
-_TF_REASSEMBLES = frozenset(
-    "float32 float64 int8 int16 int32 int64 uint8 bool complex64 complex128 bfloat16 qint8 quint8 qint32 int4 uint4".split()
-)
 
 _MANY_ENTRIES = 10_000  # from here on the walk may last a second, and reports after every block
 
@@ -169,7 +165,7 @@ def _check_entry(entry: BundleEntry, key: str, index: ByteSource) -> Iterator[Fi
             found=f"size {entry.size}",
         )
     checked_shape(entry.spec(), where)
-    if entry.slices and dtype.name not in _TF_REASSEMBLES:
+    if entry.slices and dtype.name not in REASSEMBLED_BY_TENSORFLOW:
         yield make_finding(
             "bundle.slice-unreadable",
             where,
