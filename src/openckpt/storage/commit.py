@@ -28,10 +28,9 @@ from typing import Any
 from openckpt.errors import CheckpointWarning, ConflictError
 from openckpt.storage.pending import PendingFile, doing, settle_all
 from openckpt.storage.reading import FileStat
+from openckpt.storage.temporary import TEMP_SUFFIX, lock_name, stem_of, temporary_name
 from openckpt.storage.writable import Durability, OutputFile, WritableStore
 
-LOCK_SUFFIX = ".openckpt-lock"
-TEMP_SUFFIX = ".openckpt-tmp"
 _LOCK_TRIES, _LOCK_PAUSE = 20, 0.005  # a sweeper holds a free lock for a moment
 _MANIFEST_TRIES = 2_000  # ten seconds: another prefix of the directory is updating it
 _RECORD_BYTES = 4096
@@ -193,7 +192,7 @@ class Commit:
         return self._store.join(self.directory, name)
 
     def _temporary_path(self, stem: str) -> str:
-        path = self._path(f"{stem}.{self._numbers}{TEMP_SUFFIX}")
+        path = self._path(temporary_name(stem, self._numbers))
         self._numbers += 1
         self._temporary[path] = None
         return path
@@ -229,7 +228,7 @@ class Commit:
             )
 
     def _take_lock(self, stem: str, tries: int) -> OutputFile:
-        path = self._path(stem + LOCK_SUFFIX)
+        path = self._path(lock_name(stem))
         for attempt in range(tries):
             if attempt:
                 time.sleep(_LOCK_PAUSE)
@@ -330,16 +329,6 @@ def _has_no_links(error: OSError) -> bool:
     return error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
-def stem_of(name: str) -> str | None:
-    """Return the stem that a lock or temporary file of a commit is called after, or None for any other name."""
-    if name.endswith(LOCK_SUFFIX):
-        return name[: -len(LOCK_SUFFIX)]
-    if name.endswith(TEMP_SUFFIX):
-        stem, dot, number = name[: -len(TEMP_SUFFIX)].rpartition(".")
-        return stem if dot and number.isdigit() else None
-    return None
-
-
 def sweep(
     store: WritableStore,
     directory: str,
@@ -365,7 +354,7 @@ def sweep(
         if own is not None and stem == own[0]:
             _sweep_stem(store, directory, stem, stats, own[1], settle)
             continue
-        path = store.join(directory, stem + LOCK_SUFFIX)
+        path = store.join(directory, lock_name(stem))
         try:
             lock = store.try_lock(path)
             if lock is None:
