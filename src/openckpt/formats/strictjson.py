@@ -39,7 +39,13 @@ def _no_constant(name: str) -> Json:
 
 
 def parse_json(
-    data: bytes | memoryview, where: Where | str, *, code: str, duplicate_code: str | None = None, offset: int = 0
+    data: bytes | memoryview,
+    where: Where | str,
+    *,
+    code: str,
+    duplicate_code: str | None = None,
+    offset: int = 0,
+    surrogates: bool = False,
 ) -> Json:
     """Return the value that ``data`` spells.
 
@@ -49,6 +55,7 @@ def parse_json(
         code: code of every complaint.
         duplicate_code: code for a name that occurs twice in one object; ``code`` when not given.
         offset: place of the document in its file, added to the offsets of errors.
+        surrogates: let half pairs pass: in what openckpt wrote they stand for bytes that are not UTF-8 (``surrogateescape``).
 
     Raises:
         CorruptionError: not UTF-8, not JSON, nested too deeply, a number or a name that JSON does not have.
@@ -78,7 +85,7 @@ def parse_json(
         raise bad(f"not JSON: {str(error).partition(';')[0]}") from None
     except MemoryError:
         raise no_memory(place, "this JSON") from None
-    if _SURROGATE_ESCAPE.search(raw) and has_surrogate(value):
+    if not surrogates and _SURROGATE_ESCAPE.search(raw) and has_surrogate(value):
         raise bad("the text has half of a surrogate pair, which is no character")
     return value
 
