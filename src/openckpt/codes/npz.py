@@ -24,5 +24,12 @@ CODES: dict[str, Code] = {
     ),
     "npz.text": Code("error", "A text element holds a number that is no character.", _AGAIN),
     "npz.not-an-archive": Code("error", "The file is not a zip archive, and so no .npz file.", "head -c 200 {path}"),
+    "npz.side-entry": Code(
+        "error",
+        "The member openckpt.json says what NumPy forgets about the tensors, and contradicts them: it was edited or damaged, or the "
+        "file was pieced together.",
+        _AGAIN,
+    ),
+    "npz.side-version": Code("error", "A newer openckpt wrote this file.", "pip install --upgrade openckpt"),
     "npz.other-member": Code("note", "The archive also holds a file that is no array; it is passed over.", None),
 }

@@ -3,7 +3,8 @@
     weights.npz = zip( "dense/kernel.npy" = header (`openckpt.formats.npy`) + elements, ... )
 
 Keys may contain "/". Members of ``numpy.savez`` are stored as they are and read in place; those of ``savez_compressed`` are
-unpacked to memory. The order of keys is that of the members in the zip.
+unpacked to memory. The order of keys is that of the members in the zip. What openckpt wrote may hold one member more,
+``openckpt.json``, with the keys, types and shapes that NumPy cannot spell (`openckpt.formats.npz_encoder`).
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, CorruptionError, UnsafeError, UnsupportedError, Where
+from openckpt.formats.carried import BLOBS, Carried, check_carried, is_same_bytes, parse_carried, value_of
 from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchanged
 from openckpt.formats.members import check_member, crc_mismatch, stated_crc
 from openckpt.formats.npy import NpyHeader, header_length, parse_header
 from openckpt.formats.spec import Extent, TensorSpec
+from openckpt.formats.strictjson import parse_json
 from openckpt.limits import DEFAULT_LIMITS, OBJECT_BYTES, Limits, growth_of, no_memory
+from openckpt.storage.reading import read_whole
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
     from openckpt.storage.reading import ByteSource, Store
 
 SUFFIX = ".npy"
+SIDE_NAME = "openckpt.json"
+SIDE_VERSION = 1
 _PEEK = 4096  # NumPy pads headers so that the data starts at a multiple of 64; nearly all are 128 bytes
 
 
@@ -42,18 +48,22 @@ class NpzReader(FlatReader):
         self._members: dict[str, ByteSource] = {}
         self._problems: dict[str, CheckpointError] = {}
         self._others: list[str] = []
+        self._carried: dict[str, Carried] = {}  # key -> what openckpt.json says of it
 
     @property
     def files(self) -> tuple[str, ...]:
         """The file."""
         return (self._file.path,)
 
-    def _add(self, key: str, member: ByteSource) -> None:
+    def _add(self, key: str, member: ByteSource, carried: Carried | None) -> None:
         where = Where(member.path, key)
         self._members[key] = member
         try:
             header = _read_header(member, where, self._limits)
             _check_size(header, member, where)
+            if carried is not None:
+                self._carry(key, header, carried, where)
+                return
             if header.sort in ("bytes", "text"):
                 self._check_strings(header, where)
         except CheckpointError as error:
@@ -68,6 +78,23 @@ class NpzReader(FlatReader):
             self._sources = (*self._sources, member)
             place = len(self._sources) - 1
             self._runs[key] = Run(place, header.data_offset, header.nbytes, header.big_endian, header.fortran)
+
+    def _carry(self, key: str, header: NpyHeader, carried: Carried, where: Where) -> None:
+        """Take in a tensor of which ``openckpt.json`` says what it is."""
+        stored = header.dtype if header.sort in ("number", "bytes", "text") else None
+        if stored == "string":  # the member says it all; only the name is another
+            self._check_strings(header, where)
+        check_carried(carried, stored, header.itemsize, header.shape, where, "npz.side-entry", self._limits)
+        self._headers[key] = header
+        self._specs[key] = TensorSpec(carried.dtype, carried.shape, header.nbytes)
+        if stored == "string":
+            return
+        self._sources = (*self._sources, self._members[key])
+        if is_same_bytes(carried.dtype):
+            place = len(self._sources) - 1
+            self._runs[key] = Run(place, header.data_offset, header.nbytes, header.big_endian, header.fortran)
+        else:
+            self._carried[key] = carried
 
     def _check_strings(self, header: NpyHeader, where: Where) -> None:
         """Bound what strings cost as Python objects: an element may be one packed bit in the file, or nothing at all."""
@@ -93,8 +120,8 @@ class NpzReader(FlatReader):
     def _read_other(self, key: str, spec: TensorSpec, verify: bool) -> Array:
         import numpy as np
 
-        header = self._headers.get(key)
-        if header is None or header.sort not in ("bytes", "text"):
+        header, carried = self._headers.get(key), self._carried.get(key)
+        if header is None or (header.sort not in ("bytes", "text") and carried is None):
             raise self._refusal(key, spec)
         member, where = self._members[key], Where(self._members[key].path, key)
         data = member.read_at(header.data_offset, header.nbytes)
@@ -102,6 +129,12 @@ class NpzReader(FlatReader):
         if verify:
             self._verify_run(key, memoryview(data))
         try:
+            if carried is not None:
+                raw: Array = np.frombuffer(data, f"V{header.itemsize}").reshape(
+                    header.shape, order="F" if header.fortran else "C"
+                )
+                self._done_with(key)
+                return value_of(np.array(raw, order="C"), carried, where, "npz.side-entry")
             values = _bytes_of(data, header) if header.sort == "bytes" else _text_of(data, header, where)
             self._done_with(key)
             flat: Array = np.empty(len(values), object)
@@ -145,7 +178,7 @@ class NpzReader(FlatReader):
             if progress is not None:
                 progress("checking members", number, len(self._members))
             try:
-                if self._specs[key].dtype == "string":
+                if self._specs[key].dtype in BLOBS:
                     self.read(key)  # text must be decoded to be proved
                 else:
                     check_member(member)
@@ -179,25 +212,52 @@ def open_npz(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS) -> Npz
             raise CorruptionError("npz.not-an-archive", source.path, "this is not a zip archive, and so no .npz file")
         archive = open_archive(source, limits=limits)
         reader = NpzReader(archive, source, limits)
-        for member in archive.listing().members.values():
+        members = archive.listing().members
+        side = _read_side(archive, limits) if SIDE_NAME in members else {}
+        for member in members.values():
             if member.kind == "dir":
                 continue
             if not member.path.endswith(SUFFIX):
-                reader._others.append(member.path)
+                if member.path != SIDE_NAME:
+                    reader._others.append(member.path)
                 continue
-            key = member.path[: -len(SUFFIX)]
+            name = member.path[: -len(SUFFIX)]
+            carried = side.get(name)
+            key = name if carried is None else carried.key
+            if key in reader._specs:
+                where = Where(reader.path, key)
+                raise CorruptionError("npz.side-entry", where, f"{SIDE_NAME} makes two members one key")
             try:
                 opened = archive.open(member.path)
             except CheckpointError as error:
                 reader._problems[key] = error
                 reader._specs[key] = TensorSpec("unknown-damaged", None, None)
                 continue
-            reader._add(key, opened)
+            reader._add(key, opened, carried)
         check_unchanged(source)
     except BaseException:
         source.close()
         raise
     return reader
+
+
+def _read_side(archive: ArchiveStore, limits: Limits) -> dict[str, Carried]:
+    """Return what ``openckpt.json`` says: member without its suffix -> key, type and shape."""
+    where = Where(archive.display(SIDE_NAME))
+    text = read_whole(archive, SIDE_NAME, limits=limits, cap="json_bytes", what="the size of this member")
+    document = parse_json(text, where, code="npz.side-entry", surrogates=True)
+    tensors = document.get("tensors") if isinstance(document, dict) else None
+    if not isinstance(document, dict) or not isinstance(tensors, dict):
+        raise CorruptionError("npz.side-entry", where, f"{SIDE_NAME} has no object called tensors")
+    if document.get("version") != SIDE_VERSION:
+        raise UnsupportedError(
+            "npz.side-version",
+            where,
+            f"an unknown version of {SIDE_NAME}",
+            expected=SIDE_VERSION,
+            found=repr(document.get("version"))[:40],
+        )
+    return {name: parse_carried(said, where._replace(key=name), "npz.side-entry") for name, said in tensors.items()}
 
 
 def _read_header(member: ByteSource, where: Where, limits: Limits) -> NpyHeader:
