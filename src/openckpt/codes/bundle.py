@@ -90,6 +90,16 @@ CODES: dict[str, Code] = {
         "Stock TensorFlow writes slices of this data type but cannot put them together again; openckpt can.",
         None,
     ),
+    "bundle.merge-duplicate": Code(
+        "error",
+        "Two of the parts that are to become one checkpoint hold the same tensor, or the same piece of one: two writers were given the same work, or a part of an earlier save was left in the list.",
+        "let each writer save other tensors, or leave one of the two parts out",
+    ),
+    "bundle.merge-contradicts": Code(
+        "error",
+        "The parts that are to become one checkpoint disagree about byte order, format version, or the dtype or shape of a tensor that lies in pieces in several of them: they were written by different programs, or belong to different saves.",
+        "merge only parts of one save: openckpt ls {path}",
+    ),
     "bundle.overlap": Code(
         "warning",
         "Two tensors share bytes of a data file, which TensorFlow never writes: a faulty writer or a patched index.",

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from openckpt.errors import UnsupportedError, Where
-from openckpt.formats.wire import encode_field, iter_fields, to_signed
+from openckpt.formats.wire import encode_field, encode_varint, iter_fields, parse_varint, to_signed
 from openckpt.limits import Limits
 
 CONSUMER_VERSION = 1
@@ -59,7 +59,7 @@ def parse_versions(data: bytes) -> Versions:
     bad: list[int] = []
     for number, _, field in iter_fields(data):
         if not isinstance(field, int):
-            bad += field if number == 3 else b""  # packed; versions are below 128
+            bad += _parse_packed(field) if number == 3 else ()
         elif number == 1:
             producer = to_signed(field)
         elif number == 2:
@@ -67,6 +67,24 @@ def parse_versions(data: bytes) -> Versions:
         elif number == 3:
             bad.append(to_signed(field))
     return Versions(producer, min_consumer, tuple(bad))
+
+
+def _parse_packed(data: bytes) -> list[int]:
+    numbers, pos = [], 0
+    while pos < len(data):
+        value, pos = parse_varint(data, pos)
+        numbers.append(to_signed(value))
+    return numbers
+
+
+def encode_versions(versions: Versions) -> bytes:
+    """Return the VersionDef, as TensorFlow writes it."""
+    numbers = ((1, versions.producer), (2, versions.min_consumer))
+    parts = [encode_field(number, value) for number, value in numbers if value]
+    if versions.bad_consumers:
+        packed = b"".join(encode_varint(version & 0xFFFFFFFFFFFFFFFF) for version in versions.bad_consumers)
+        parts.append(encode_field(3, packed))
+    return b"".join(parts)
 
 
 def check_versions(versions: Versions, where: Where, code: str) -> None:

@@ -93,7 +93,7 @@ def encode_bundle(
                 entry = put(shard, part, named)
                 enum = entry.enum
                 entries[encode_slice_key(raw, piece)] = encode_entry(entry)
-            entries[raw] = encode_entry(BundleEntry(enum, value.shape, 0, 0, 0, 0, tuple(value.pieces)))
+            entries[raw] = encode_entry(BundleEntry(enum, value.shape, shard, 0, 0, 0, tuple(value.pieces)))
         else:
             entries[raw] = encode_entry(put(shard, value, named))
     files = {shard_name(name, shard, shards): bytes(data[shard]) for shard in range(shards)}

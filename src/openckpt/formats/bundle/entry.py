@@ -251,7 +251,7 @@ def encode_entry(entry: BundleEntry) -> bytes:
     from openckpt.formats.slicing import encode_slice_proto
 
     slices = [encode_field(7, encode_slice_proto(extents)) for extents in entry.slices]
-    return b"".join((_encode_head(entry.enum, entry.shape or (), 0), *slices))
+    return b"".join((_encode_head(entry.enum, entry.shape or (), entry.shard), *slices))
 
 
 def encode_entries(rows: Iterable[tuple[int, tuple[int, ...] | None, int, int, int, int]]) -> list[bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 from openckpt.errors import CorruptionError, UnsupportedError, Where
-from openckpt.formats.messages import Versions, check_versions, parse_versions
+from openckpt.formats.messages import Versions, check_versions, encode_versions, parse_versions
 from openckpt.formats.sstable.table import Table
 from openckpt.formats.wire import encode_field, iter_fields, to_signed
 from openckpt.limits import DEFAULT_LIMITS, Limits
@@ -23,6 +23,7 @@ class Header(NamedTuple):
     big_endian: bool = False
     producer: int = 1
     min_consumer: int = 0
+    bad_consumers: tuple[int, ...] = ()
 
 
 def table_kind(first: tuple[bytes, bytes] | None) -> Literal["v1", "v2"] | None:
@@ -65,7 +66,7 @@ def parse_header(value: bytes, where: Where, limits: Limits = DEFAULT_LIMITS) ->
         raise UnsupportedError(
             "bundle.endianness", where, "unknown byte order in the header", expected="0 or 1", found=endianness
         )
-    return Header(num_shards, endianness == 1, versions.producer, versions.min_consumer)
+    return Header(num_shards, endianness == 1, *versions)
 
 
 def header_of(table: Table, limits: Limits = DEFAULT_LIMITS) -> Header:
@@ -87,7 +88,12 @@ def header_of(table: Table, limits: Limits = DEFAULT_LIMITS) -> Header:
     return parse_header(first[1], where, limits)
 
 
-def encode_header(num_shards: int, *, big_endian: bool = False) -> bytes:
-    """Return the header value that TensorFlow writes."""
+WRITTEN = Versions(producer=1)
+"""the version of the format that TensorFlow writes, and openckpt"""
+
+
+def encode_header(num_shards: int, *, big_endian: bool = False, versions: Versions = WRITTEN) -> bytes:
+    """Return the header value as TensorFlow writes it."""
     endianness = encode_field(2, 1) if big_endian else b""
-    return (encode_field(1, num_shards) if num_shards else b"") + endianness + encode_field(3, encode_field(1, 1))
+    count = encode_field(1, num_shards) if num_shards else b""
+    return count + endianness + encode_field(3, encode_versions(versions))
