@@ -3,9 +3,25 @@
 from openckpt.codes.code import Code
 
 _AGAIN = "fetch or copy the file again, or go back to another step: openckpt find {dir}"
-_FAULTY = "A faulty program wrote the file, or somebody edited it by hand."
+_FAULTY = "A faulty program wrote the file, or somebody edited its header by hand."
 
 CODES: dict[str, Code] = {
+    "dual.header-checksum": Code(
+        "error",
+        "The header of this safetensors file is not the one that openckpt wrote: a bad disk, memory or network, or an edit by hand.",
+        _AGAIN,
+    ),
+    "dual.metadata": Code("error", _FAULTY, _AGAIN),
+    "dual.contradiction": Code("error", _FAULTY, _AGAIN),
+    "dual.duplicate-key": Code("error", _FAULTY, _AGAIN),
+    "dual.rewritten": Code(
+        "note",
+        "The file was a data file of a checkpoint until another program wrote it again; it is now read like any safetensors file, without checksums, and strings and other types that safetensors lacks show as plain bytes.",
+        None,
+    ),
+    "dual.version": Code(
+        "error", "The file was written by an openckpt that is newer than this one.", "pip install --upgrade openckpt"
+    ),
     "dual.header-too-large": Code(
         "error",
         "A safetensors header ends at 100 MB, and the names of so many tensors do not fit into it.",

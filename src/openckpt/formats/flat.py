@@ -30,13 +30,17 @@ _NUMPY_RANK = 64
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where the bytes of one numeric tensor lie: a file of the reader, an offset, a length, and how they are laid out."""
+    """Where the bytes of one numeric tensor lie: a file of the reader, an offset, a length, and how they are laid out.
+
+    ``crc`` is the CRC-32C of the bytes as stored, None where the format has none.
+    """
 
     source: int
     offset: int
     nbytes: int
     big_endian: bool = False
     fortran: bool = False
+    crc: int | None = None
 
 
 class FlatReader(ListedTensors):
@@ -131,7 +135,9 @@ class FlatReader(ListedTensors):
         """Return where the bytes of a tensor lie; () where they are packed in some other way."""
         self.spec(key)
         run = self._runs.get(key)
-        return () if run is None else (Extent(self._sources[run.source].path, run.source, run.offset, run.nbytes),)
+        if run is None:
+            return ()
+        return (Extent(self._sources[run.source].path, run.source, run.offset, run.nbytes, run.crc),)
 
     def graph(self) -> ObjectGraph | None:
         """None: this format stores no object graph."""
@@ -214,9 +220,10 @@ class FlatReader(ListedTensors):
             shape = checked_shape(spec, Where(self.path, key))
             turned = run.fortran and len(shape) > 1
             stored = shape[::-1] if turned else shape
-            requests.append(Request(key, self._sources[run.source], run.offset, run.nbytes, spec.numpy_dtype, stored))
+            source, crc = self._sources[run.source], run.crc if verify else None
+            requests.append(Request(key, source, run.offset, run.nbytes, spec.numpy_dtype, stored, crc))
             targets.append(None if turned else target)
-        arrays = read_arrays(requests, mismatch=_no_checksum, limits=self._limits, out=targets, threads=threads)
+        arrays = read_arrays(requests, mismatch=mismatch, limits=self._limits, out=targets, threads=threads)
         for place in {self._runs[key].source for key in keys}:
             check_rewritten(self._sources[place])
         result: dict[str, Array] = {}
@@ -291,5 +298,11 @@ def checked_shape(spec: TensorSpec, where: Where) -> tuple[int, ...]:
     return shape
 
 
-def _no_checksum(request: Request, computed: int) -> CheckpointError:
-    raise AssertionError("these formats keep no CRC-32C")
+def mismatch(request: Request, computed: int) -> CheckpointError:
+    """Make the error for bytes that do not have their checksum: damage, or another program that has replaced the file."""
+    from openckpt.formats.bundle.payload import crc_mismatch
+
+    where = Where(request.source.path, request.key, request.offset)
+    if not request.source.unchanged():
+        return ConflictError("storage.changed", where, "another program replaced this file while it was being read")
+    return crc_mismatch(where, request.crc or 0, computed)

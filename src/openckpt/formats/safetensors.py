@@ -12,7 +12,7 @@ shape, and no name occurs twice. After that no read can leave the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
@@ -26,9 +26,12 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
+    from openckpt.formats.dual import DualShard
     from openckpt.storage.reading import ByteSource, Store
 
 METADATA_KEY = "__metadata__"
+OUR_METADATA = "openckpt"
+"""the member of the metadata that a data shard of a checkpoint has (docs/format/dual.md)"""
 
 _FIELDS = {"dtype", "shape", "data_offsets"}
 
@@ -51,11 +54,13 @@ class SafetensorsHeader:
         tensors: name -> (spec, first byte in the file), in header order.
         metadata: the string-to-string map of ``__metadata__``.
         data_start: offset of the first data byte.
+        dual: what our own metadata says, where the file is a shard of a checkpoint; None for any other file.
     """
 
     tensors: Mapping[str, tuple[TensorSpec, int]]
     metadata: Mapping[str, str]
     data_start: int
+    dual: DualShard | None = None
 
 
 def parse_header(data: bytes, path: str, file_size: int, limits: Limits = DEFAULT_LIMITS) -> SafetensorsHeader:
@@ -64,6 +69,7 @@ def parse_header(data: bytes, path: str, file_size: int, limits: Limits = DEFAUL
     Raises:
         CorruptionError: any rule of formats 8.4 is broken.
         LimitError: a shape has more dimensions than ``limits.tensor_rank``.
+        FormatError: our own metadata is damaged (codes of the area ``dual``).
     """
     start = 8 + len(data)
     if not data.startswith(b"{"):
@@ -79,7 +85,12 @@ def parse_header(data: bytes, path: str, file_size: int, limits: Limits = DEFAUL
         spec, begin = _parse_entry(entry, path, name, limits)
         tensors[name] = (spec, start + begin)
     _check_tiling(tensors, path, start, file_size)
-    return SafetensorsHeader(tensors, metadata, start)
+    dual = None
+    if OUR_METADATA in metadata:
+        from openckpt.formats.dual import parse_dual
+
+        dual = parse_dual(data, tensors, metadata, path, limits)
+    return SafetensorsHeader(tensors, metadata, start, dual)
 
 
 def _metadata(value: Json, path: str) -> dict[str, str]:
@@ -201,16 +212,26 @@ class SafetensorsReader(FlatReader):
         self._index: tuple[str, ...] = ()
         self._problems: dict[str, CheckpointError] = {}
         self._unlisted: list[Where] = []
+        self._rewritten: list[
+            str
+        ] = []  # files that were shards of a checkpoint before another program wrote them again
 
     @property
     def files(self) -> tuple[str, ...]:
         """The files this checkpoint consists of, the index first."""
         return self._index + super().files
 
-    def _add(self, key: str, spec: TensorSpec, source: int, offset: int) -> None:
+    def _add(self, key: str, header: SafetensorsHeader, source: int) -> None:
+        spec, offset = header.tensors[key]
         self._specs[key] = spec
         if not spec.dtype.startswith("unknown-"):
             self._runs[key] = Run(source, offset, spec.nbytes or 0)
+
+    def _settle(self, headers: Iterable[tuple[int, SafetensorsHeader]]) -> None:
+        """Finish the opening, after the last tensor was added; ``headers`` come with the number of their source."""
+        for source, header in headers:
+            if header.dual is None and OUR_METADATA in header.metadata:
+                self._rewritten.append(self._sources[source].path)
 
     def _refusal(self, key: str, spec: TensorSpec) -> CheckpointError:
         return self._problems.get(key) or super()._refusal(key, spec)
@@ -231,6 +252,8 @@ class SafetensorsReader(FlatReader):
             if place not in seen:
                 seen.add(place)
                 yield finding
+        for path in self._rewritten:
+            yield make_finding("dual.rewritten", path, "the metadata of a checkpoint's data file no longer counts")
         for where in self._unlisted:
             yield make_finding("safetensors.unlisted-key", where, "the index does not name this tensor")
 
@@ -252,11 +275,22 @@ def open_safetensors(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS
     except BaseException:
         source.close()
         raise
-    reader = SafetensorsReader(store.display(path), (source,), limits)
+    reader = _make_reader(store.display(path), (source,), (header,), limits)
     reader.metadata = dict(header.metadata)
-    for key, (spec, offset) in header.tensors.items():
-        reader._add(key, spec, 0, offset)
+    for key in header.tensors:
+        reader._add(key, header, 0)
+    reader._settle([(0, header)])
     return reader
+
+
+def _make_reader(
+    path: str, sources: tuple[ByteSource, ...], headers: Sequence[SafetensorsHeader], limits: Limits
+) -> SafetensorsReader:
+    if all(header.dual is None for header in headers):
+        return SafetensorsReader(path, sources, limits)
+    from openckpt.formats.dual.reader import DualReader
+
+    return DualReader(path, sources, limits)
 
 
 def parse_weight_map(data: bytes, path: str) -> dict[str, str]:
@@ -303,7 +337,7 @@ def _open_sharded(store: Store, path: str, limits: Limits) -> SafetensorsReader:
                 errors[name] = error
         for source in sources:
             check_unchanged(source)
-        reader = SafetensorsReader(shown, tuple(sources), limits)
+        reader = _make_reader(shown, tuple(sources), [header for _, header in opened.values()], limits)
     except BaseException:
         for source in sources:
             source.close()
@@ -322,9 +356,9 @@ def _open_sharded(store: Store, path: str, limits: Limits) -> SafetensorsReader:
                 "safetensors.shard-key-missing", place, f"{name} does not hold this tensor"
             )
             continue
-        spec, offset = header.tensors[key]
-        reader._add(key, spec, shard_id, offset)
+        reader._add(key, header, shard_id)
     for shard_id, header in opened.values():
         reader.metadata = reader.metadata or dict(header.metadata)
         reader._unlisted += [Where(sources[shard_id].path, key) for key in header.tensors if key not in weight_map]
+    reader._settle(opened.values())
     return reader

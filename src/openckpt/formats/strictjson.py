@@ -55,6 +55,7 @@ def parse_json(
         code: code of every complaint.
         duplicate_code: code for a name that occurs twice in one object; ``code`` when not given.
         offset: place of the document in its file, added to the offsets of errors.
+        surrogates: allow halves of surrogate pairs, written as escapes: they stand for bytes that are not UTF-8.
         surrogates: let half pairs pass: in what openckpt wrote they stand for bytes that are not UTF-8 (``surrogateescape``).
 
     Raises:

@@ -12,18 +12,28 @@ from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from openckpt.formats.dual.layout import DualPlan, DualTensor, Place, plan_dual
+    from openckpt.formats.dual.parsing import DualEntry, DualShard, parse_dual
+    from openckpt.formats.dual.rebuilding import index_of_dual
 
 _HOMES = {
+    "DualEntry": "parsing",
     "DualPlan": "layout",
+    "DualShard": "parsing",
     "DualTensor": "layout",
     "Place": "layout",
+    "index_of_dual": "rebuilding",
+    "parse_dual": "parsing",
     "plan_dual": "layout",
 }
 
 __all__ = [
+    "DualEntry",
     "DualPlan",
+    "DualShard",
     "DualTensor",
     "Place",
+    "index_of_dual",
+    "parse_dual",
     "plan_dual",
 ]
 
