@@ -20,9 +20,10 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "limits", "findings", "codes", "lazy"),
     ("storage",),
     ("formats",),
-    ("opening",),
+    ("opening", "writing"),
     ("finding", "doctor"),
     ("openckpt",),  # the face: openckpt/__init__.py
+    ("testing",),  # shipped, for tests of savers
     ("cli",),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

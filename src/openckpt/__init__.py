@@ -1,9 +1,10 @@
-"""openckpt opens, proves and explains TensorFlow checkpoints - without TensorFlow.
+"""openckpt opens, proves, explains and writes TensorFlow checkpoints - without TensorFlow.
 
     import openckpt
     with openckpt.open("zoo/ssd_mobilenet.tar.gz") as ckpt:
         print(ckpt.format, ckpt.step, len(ckpt))
         kernel = ckpt["dense/kernel"]
+    openckpt.save("run/ckpt-1", {"dense/kernel": kernel})
 
 This module is the flat public face; nothing is computed here. Every name is imported when it is first used, so that
 ``import openckpt`` costs milliseconds.
@@ -18,9 +19,11 @@ from openckpt.lazy import lazy_attributes
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ByGroup": "writing",
     "CheckpointError": "errors",
     "CheckpointReader": "opening",
     "CheckpointWarning": "errors",
+    "CheckpointWriter": "writing",
     "ConflictError": "errors",
     "CorruptionError": "errors",
     "Finding": "findings",
@@ -28,30 +31,40 @@ _HOMES = {
     "FoundCheckpoint": "finding",
     "LimitError": "errors",
     "Limits": "limits",
+    "MaxShardSize": "writing",
     "MismatchError": "errors",
     "NewCheckpointReader": "opening",
     "NotFoundError": "errors",
     "PathNotFoundError": "errors",
     "Report": "doctor",
+    "SavedPath": "writing",
+    "Sliced": "writing",
     "TensorSpec": "formats.spec",
     "UnsafeError": "errors",
     "UnsupportedError": "errors",
+    "Variant": "writing",
     "Where": "errors",
     "checkpoint_exists": "opening",
+    "create": "writing",
     "diagnose": "doctor",
     "find": "finding",
     "get_checkpoint_state": "opening",
     "latest_checkpoint": "opening",
     "list_variables": "opening",
+    "load": "opening",
     "load_checkpoint": "opening",
     "load_variable": "opening",
     "open": "opening",
+    "save": "writing",
+    "update_checkpoint_state": "writing",
 }
 
 __all__ = [
+    "ByGroup",
     "CheckpointError",
     "CheckpointReader",
     "CheckpointWarning",
+    "CheckpointWriter",
     "ConflictError",
     "CorruptionError",
     "Finding",
@@ -59,25 +72,33 @@ __all__ = [
     "FoundCheckpoint",
     "LimitError",
     "Limits",
+    "MaxShardSize",
     "MismatchError",
     "NewCheckpointReader",
     "NotFoundError",
     "PathNotFoundError",
     "Report",
+    "SavedPath",
+    "Sliced",
     "TensorSpec",
     "UnsafeError",
     "UnsupportedError",
+    "Variant",
     "Where",
     "__version__",
     "checkpoint_exists",
+    "create",
     "diagnose",
     "find",
     "get_checkpoint_state",
     "latest_checkpoint",
     "list_variables",
+    "load",
     "load_checkpoint",
     "load_variable",
     "open",
+    "save",
+    "update_checkpoint_state",
 ]
 
 if TYPE_CHECKING:
@@ -107,9 +128,21 @@ if TYPE_CHECKING:
         get_checkpoint_state,
         latest_checkpoint,
         list_variables,
+        load,
         load_checkpoint,
         load_variable,
         open,
+    )
+    from openckpt.writing import (
+        ByGroup,
+        CheckpointWriter,
+        MaxShardSize,
+        SavedPath,
+        Sliced,
+        Variant,
+        create,
+        save,
+        update_checkpoint_state,
     )
 
 

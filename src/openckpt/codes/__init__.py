@@ -32,13 +32,14 @@ from openckpt.codes import (
     storage,
     table,
     v1,
+    writing,
 )
 from openckpt.codes.code import Code
 from openckpt.errors import Where
 
 _AREAS = (
     archive, bundle, commit, detect, dual, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors,
-    savedmodel, slices, spec, storage, table, v1,
+    savedmodel, slices, spec, storage, table, v1, writing,
 )  # fmt: skip
 
 CATALOGUE: dict[str, Code] = {name: code for area in _AREAS for name, code in area.CODES.items()}

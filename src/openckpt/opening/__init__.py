@@ -14,6 +14,7 @@ from openckpt.lazy import lazy_attributes
 if TYPE_CHECKING:
     from openckpt.opening.grouping import group_directory
     from openckpt.opening.listing import Group, Listing
+    from openckpt.opening.loading import load
     from openckpt.opening.opener import open, open_target
     from openckpt.opening.reader import CheckpointReader
     from openckpt.opening.resolving import resolve
@@ -42,6 +43,7 @@ _HOMES = {
     "group_directory": "grouping",
     "latest_checkpoint": "tensorflow_api",
     "list_variables": "tensorflow_api",
+    "load": "loading",
     "load_checkpoint": "tensorflow_api",
     "load_variable": "tensorflow_api",
     "open": "opener",
@@ -62,6 +64,7 @@ __all__ = [
     "group_directory",
     "latest_checkpoint",
     "list_variables",
+    "load",
     "load_checkpoint",
     "load_variable",
     "open",

@@ -48,6 +48,7 @@ class Commit:
         stem: last part of the prefix; lock and temporary files are called after it.
         durability: see `openckpt.storage.writable.Durability`.
         settle: see `Settle`.
+        wait: for a small file that several programs update, wait up to ten seconds for the one that does so now.
 
     Raises:
         ConflictError: another program or thread is writing this prefix (``commit.locked``).
@@ -62,7 +63,9 @@ class Commit:
         *,
         durability: Durability = "power-loss",
         settle: Settle | None = None,
+        wait: bool = False,
     ) -> None:
+        self._lock_tries = _MANIFEST_TRIES if wait else _LOCK_TRIES
         self.directory = directory
         self.stem = stem
         self._store = store
@@ -83,7 +86,7 @@ class Commit:
     def __enter__(self) -> Commit:
         try:
             self._make_directories()
-            self._lock = self._take_lock(self.stem, _LOCK_TRIES)
+            self._lock = self._take_lock(self.stem, self._lock_tries)
             sweep(self._store, self.directory, settle=self._settle, own=(self.stem, self._lock))
         except BaseException as error:
             self._roll_back(error)

@@ -1,0 +1,40 @@
+"""Partitioned tensors that a caller hands over: their pieces must tile the whole exactly once (formats 2.9)."""
+
+from __future__ import annotations
+
+from openckpt.errors import MismatchError, Where
+from openckpt.formats.slicing import Extents, full_region, plan_copies, region_shape, resolve_extents
+from openckpt.formats.spec import TensorSpec
+from openckpt.writing.values import Sliced, describe
+
+
+def check_pieces(value: Sliced, named: str | None, where: Where) -> tuple[TensorSpec, tuple[Extents, ...]]:
+    """Return the spec of the whole tensor and its pieces in order; no pieces where one of them is everything.
+
+    A piece that covers the whole tensor is stored as a plain tensor (formats 2.9).
+
+    Raises:
+        MismatchError: pieces differ in dtype, from their extents, or do not tile the tensor (``writing.slices``).
+        CorruptionError: they overlap or leave a gap (``slices.*``).
+        UnsupportedError: as `describe`.
+    """
+    whole = full_region(value.shape)
+    regions = {extents: resolve_extents(extents, value.shape, where) for extents in value.pieces}
+    plan_copies(whole, list(regions.values()), where)
+    found: dict[str, int] = {}
+    for extents, piece in value.pieces.items():
+        dtype, shape, nbytes = describe(piece, named, where)
+        if shape != region_shape(regions[extents]):
+            raise MismatchError(
+                "writing.slices",
+                where,
+                "a piece is not as its extents say",
+                expected=region_shape(regions[extents]),
+                found=shape,
+            )
+        found[dtype.name] = found.get(dtype.name, 0) + (nbytes or 0)
+    if len(found) != 1:
+        raise MismatchError("writing.slices", where, "the pieces have different data types", found=sorted(found))
+    ((name, size),) = found.items()
+    spec = TensorSpec(name, value.shape, size if dtype.itemsize else None)
+    return spec, () if list(regions.values()) == [whole] else tuple(value.pieces)

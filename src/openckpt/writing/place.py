@@ -1,0 +1,102 @@
+"""What lies under a prefix before a save, which shard count the save gets, and what a dead save left there.
+
+An index names its data files only by their number: ``-of-00002`` after ``-of-00001``. So a save over an existing checkpoint
+takes a count that is not on the disk yet: its data lies beside the old, and one rename of the index switches between them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from openckpt.errors import CheckpointError
+from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name
+from openckpt.storage.writable import WritableStore
+
+_MOST_COUNTS = 64  # in a record, which is short; a prefix has one or two
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What is there under one prefix.
+
+    Attributes:
+        index: whether there is an index.
+        shards: count -> names of the data files of that count, without directory.
+    """
+
+    index: bool
+    shards: dict[int, list[str]]
+
+    def free_count(self, wanted: int) -> int:
+        """Return the smallest shard count, at least ``wanted``, of which no data file is there."""
+        while wanted in self.shards:
+            wanted += 1
+        return wanted
+
+
+def look_at(store: WritableStore, directory: str, stem: str) -> Taken:
+    """Return what is there under a prefix; raises OSError."""
+    index, shards = False, dict[int, list[str]]()
+    for stat in store.scan(directory):
+        if stat.name == stem + INDEX_SUFFIX:
+            index = True
+        elif stat.name.startswith(stem + ".data-"):
+            parsed = parse_shard_name(stat.name)
+            if parsed is not None and parsed[0] == stem:
+                shards.setdefault(parsed[2], []).append(stat.name)
+    return Taken(index, shards)
+
+
+def encode_record(writes: int, taken: Taken) -> bytes:
+    """Return the note that a save leaves in its lock: the shard count it writes, and those it will remove."""
+    return json.dumps(
+        {"writes": writes, "replaces": sorted(taken.shards)[:_MOST_COUNTS] if taken.index else []}
+    ).encode()
+
+
+def settle_dead(store: WritableStore, directory: str, stem: str, record: bytes) -> None:
+    """Remove the data files that a dead save had published and its index never named, or those whose removal it missed.
+
+    Which side counts the index on the disk says. Numbers are taken from the record, never names.
+
+    Raises:
+        OSError: as the system says.
+    """
+    try:
+        note = json.loads(record)
+        writes, replaces = note["writes"], note["replaces"]
+        counts = {count for count in (writes, *replaces) if type(count) is int}
+    except (ValueError, KeyError, TypeError):
+        return  # a torn record says nothing; the files stay, and the doctor names them
+    named = _named_count(store, store.join(directory, stem + INDEX_SUFFIX))
+    if named is None:  # the save died before its switch, where nothing was under this prefix
+        useless = {writes} if not replaces else set()
+    else:
+        useless = counts - {named} if named in counts else set()
+    # What is seen must be what a power cut leaves, before anything that it may still need goes.
+    if useless and store.sync_directory(directory) is not None:
+        for count, names in look_at(store, directory, stem).shards.items():
+            for name in names if count in useless else ():
+                store.remove(store.join(directory, name))
+
+
+def _named_count(store: WritableStore, index: str) -> int | None:
+    """Return how many data files an index names: None where there is no index, -1 where it cannot be read."""
+    from openckpt.formats.bundle.header import header_of
+    from openckpt.formats.sstable.table import Table
+
+    if store.stat(index) is None:
+        return None
+    source = store.open(index)
+    try:
+        return header_of(Table(source)).num_shards
+    except CheckpointError:
+        return -1
+    finally:
+        source.close()
+
+
+def shard_names(stem: str, count: int) -> list[str]:
+    """Return the names of all data files of a checkpoint, without directory."""
+    return [shard_name(stem, number, count) for number in range(count)]

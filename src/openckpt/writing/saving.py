@@ -1,0 +1,219 @@
+"""The plain functions: `save` a mapping or an opened checkpoint, `create` one to be written tensor by tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from openckpt.errors import NotFoundError, Where
+from openckpt.formats.slicing import Extents
+from openckpt.formats.spec import TensorSpec
+from openckpt.storage.writable import Durability, WritableStore
+from openckpt.writing.keys import decode_key, encode_key
+from openckpt.writing.pieces import check_pieces
+from openckpt.writing.result import SavedPath
+from openckpt.writing.sharding import Sharding
+from openckpt.writing.values import Sliced, Stored, Value, describe, encode, text_bytes
+from openckpt.writing.writer import CheckpointWriter, Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from openckpt.formats.spec import Array
+
+_READ_BYTES = 32 << 20  # of small tensors read from an opened checkpoint at once
+
+
+class OpenedCheckpoint(Protocol):
+    """What `save` needs of an opened checkpoint: `openckpt.CheckpointReader` has it."""
+
+    format: str
+
+    @property
+    def specs(self) -> Mapping[str, TensorSpec]:
+        """Key -> spec."""
+        ...
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, Array]:
+        """Return the values of some keys."""
+        ...
+
+
+def create(
+    prefix: str,
+    specs: Mapping[str, TensorSpec] | None = None,
+    layout: Layout | None = None,
+    *,
+    sharding: Sharding | None = None,
+    overwrite: bool = False,
+    durability: Durability = "power-loss",
+    update_manifest: bool = False,
+    store: WritableStore | None = None,
+) -> CheckpointWriter:
+    """Begin a checkpoint that is written tensor by tensor; use it in a ``with`` block.
+
+        with openckpt.create("run/ckpt-1", specs={"w": TensorSpec("float32", (2, 3), None)}) as writer:
+            writer.add("w", array)
+
+    It never holds more than one tensor beyond the caller's. Nothing is visible under the prefix before the block ends, and an
+    error in it leaves everything as it was.
+
+    Args:
+        prefix: path without ``.index``; missing directories are made.
+        specs: key -> `TensorSpec` of every tensor. ``nbytes`` may be None; of strings and variants it is the bytes that will
+            be stored, which only another checkpoint knows. With specs, tensors may be added in any order, and each goes to its
+            place; a missing or foreign key, another dtype, shape or size abandons the checkpoint.
+        layout: ``"dual"``: each data file is a safetensors file too (the default where specs are given);
+            ``"tensorflow"``: byte for byte what TensorFlow writes (the default, and the only one, without specs).
+        sharding: which tensors go into which data file, `MaxShardSize` or `ByGroup`; one file when not given. Needs specs.
+        overwrite: allow a checkpoint of this name to be replaced; it is switched in one moment.
+        durability: ``"power-loss"`` syncs at every barrier, ``"process-crash"`` never; the result says which holds.
+        update_manifest: make it the newest in the directory's manifest, the file ``checkpoint``.
+        store: where to write; the local disk when not given.
+
+    Raises:
+        ValueError: layout and specs do not go together.
+        UnsupportedError: the prefix has no name (``writing.prefix``).
+        ConflictError: (when the block is entered) a checkpoint of this name exists and ``overwrite`` is False
+            (``commit.exists``), or somebody else is saving it (``commit.locked``).
+        OSError: as the system says, with a note that names the call; ENOSPC also where the room that is needed is not there.
+    """
+    return CheckpointWriter(
+        prefix,
+        specs=specs,
+        layout=layout or ("tensorflow" if specs is None else "dual"),
+        sharding=sharding,
+        overwrite=overwrite,
+        durability=durability,
+        update_manifest=update_manifest,
+        store=store,
+    )
+
+
+def save(
+    prefix: str,
+    tensors: Mapping[str, Value] | OpenedCheckpoint,
+    *,
+    layout: Layout = "dual",
+    dtypes: Mapping[str, str] | None = None,
+    sharding: Sharding | None = None,
+    overwrite: bool = False,
+    durability: Durability = "power-loss",
+    update_manifest: bool = False,
+    store: WritableStore | None = None,
+) -> SavedPath:
+    """Save tensors as a checkpoint that stock TensorFlow reads, and return when no crash can take it away.
+
+    Args:
+        prefix: path without ``.index``, for example ``"run/ckpt-1"``; missing directories are made.
+        tensors: key -> value: numpy arrays or what numpy makes arrays of, text and bytes and arrays of them, `Variant`; or an
+            opened checkpoint, whose data types are kept.
+        layout: ``"dual"``: each data file is a complete safetensors file at the same time; ``"tensorflow"``: byte for byte what
+            TensorFlow writes for the same tensors in the same order.
+        dtypes: key -> TensorFlow's name of the type where the array does not tell it: ``{"w": "qint8"}``.
+        sharding: `MaxShardSize`, `ByGroup`, or a policy of your own; one data file when not given.
+        overwrite: allow a checkpoint of this name to be replaced; readers see the old one or the new one, never a mixture.
+        durability: ``"power-loss"``: everything is synced in order; ``"process-crash"``: nothing is, which survives a kill of
+            this program but not of the machine.
+        update_manifest: make it the newest in the directory's manifest, so that ``latest_checkpoint`` finds it.
+        store: where to write; the local disk when not given.
+
+    Returns:
+        The prefix, with ``.step``, ``.durability`` (what really holds) and ``.nbytes``.
+
+    Raises:
+        ConflictError: a checkpoint of this name exists and ``overwrite`` is False (``commit.exists``), or another program or
+            thread is saving it (``commit.locked``).
+        UnsupportedError: a key or value that no checkpoint holds (``writing.*``); nothing was written.
+        MismatchError: ``dtypes`` asks for a type that an array cannot be stored as (``writing.wrong-dtype``).
+        OSError: as the system says; nothing new is visible and nothing old is harmed, or a note says what is.
+    """
+    prefix = str(prefix)
+    opened = _as_opened(tensors)
+    if opened is not None and dtypes:
+        raise ValueError("an opened checkpoint keeps its data types; dtypes is for arrays")
+    values = tensors if isinstance(tensors, Mapping) else {}
+    draft = _draft_of(prefix, values, dtypes or {}) if opened is None else _draft_of_opened(opened)
+    writer = CheckpointWriter(
+        prefix,
+        specs=draft.specs,
+        layout=layout,
+        sharding=sharding,
+        overwrite=overwrite,
+        durability=durability,
+        update_manifest=update_manifest,
+        store=store,
+        pieces=draft.pieces,
+        counted=draft.counted,
+    )
+    with writer:
+        if opened is not None:
+            for key, value in _read_in_order(opened, writer.order):
+                writer.add(key, value)
+        else:
+            for key in writer.order:
+                ready = draft.ready.get(key)
+                writer.put(key, values[key] if ready is None else ready)
+    assert writer.result is not None
+    return writer.result
+
+
+class _Draft(NamedTuple):
+    """What is known of a checkpoint before it is laid out."""
+
+    specs: dict[str, TensorSpec]
+    pieces: dict[str, tuple[Extents, ...]]
+    counted: dict[str, int]
+    ready: dict[str, Stored | Sliced]
+
+
+def _as_opened(tensors: Any) -> OpenedCheckpoint | None:
+    return tensors if hasattr(tensors, "read_many") and hasattr(tensors, "specs") else None
+
+
+def _draft_of(prefix: str, values: Mapping[str, Value], dtypes: Mapping[str, str]) -> _Draft:
+    foreign = dtypes.keys() - values.keys()
+    if foreign:
+        raise NotFoundError(
+            "writing.foreign-key", Where(prefix, min(foreign)), "dtypes names a tensor that is not saved"
+        )
+    draft = _Draft({}, {}, {}, {})
+    for key, value in values.items():
+        if isinstance(value, Sliced):
+            where = Where(prefix, decode_key(encode_key(key, prefix)))
+            draft.specs[key], draft.pieces[key] = check_pieces(value, dtypes.get(key), where)
+            draft.ready[key] = value
+            continue
+        where = Where(prefix, key)
+        dtype, shape, nbytes = describe(value, dtypes.get(key), where)
+        if nbytes is None:  # text has no size before it is encoded
+            draft.ready[key] = stored = encode(value, dtype, where)
+            draft.counted[key] = text_bytes(value, where) if dtype.name == "string" else 0
+            nbytes = len(stored.data)
+        draft.specs[key] = TensorSpec(dtype.name, shape, nbytes)
+    return draft
+
+
+def _draft_of_opened(opened: OpenedCheckpoint) -> _Draft:
+    specs = dict(opened.specs)
+    if opened.format != "bundle-v2":  # other formats store text otherwise
+        for key, spec in specs.items():
+            if spec.dtype in ("string", "variant"):
+                specs[key] = spec._replace(nbytes=None)
+    return _Draft(specs, {}, {}, {})
+
+
+def _read_in_order(opened: OpenedCheckpoint, order: Sequence[str]) -> Iterator[tuple[str, Array]]:
+    """Yield the tensors, small ones read many at a time."""
+    specs = opened.specs
+    batch: list[str] = []
+    size = 0
+    for key in order:
+        nbytes = specs[key].nbytes or 0
+        if batch and size + nbytes > _READ_BYTES:
+            yield from opened.read_many(batch).items()
+            batch, size = [], 0
+        batch.append(key)
+        size += nbytes
+    if batch:
+        yield from opened.read_many(batch).items()
