@@ -241,17 +241,24 @@ def _parse_slice(value: Json, where: Where, limits: Limits) -> Extents:
     return tuple(extents)
 
 
-def gather_pieces(shards: Sequence[DualShard], limits: Limits = DEFAULT_LIMITS) -> dict[bytes, list[DualEntry]]:
-    """Return the pieces of the partitioned tensors of a checkpoint, by key, each list in the order of the extents.
+class Piece(NamedTuple):
+    """One piece of a partitioned tensor and the number of the shard that holds it."""
+
+    shard: int
+    entry: DualEntry
+
+
+def gather_pieces(shards: Sequence[DualShard], limits: Limits = DEFAULT_LIMITS) -> dict[bytes, list[Piece]]:
+    """Return the pieces of the partitioned tensors of a checkpoint by key, in the order of shards and then of extents.
 
     Raises:
         CorruptionError: a tensor or piece is there twice (``dual.duplicate-key``), or pieces of one tensor disagree about its
             dtype or shape (``dual.contradiction``).
         LimitError: more slices of one tensor than ``limits.slices``.
     """
-    pieces: dict[bytes, list[DualEntry]] = {}
+    pieces: dict[bytes, list[Piece]] = {}
     whole: set[bytes] = set()
-    for shard in shards:
+    for number, shard in enumerate(shards):
         for entry in shard.entries:
             if entry.slice is None:
                 if entry.key in whole:
@@ -260,14 +267,16 @@ def gather_pieces(shards: Sequence[DualShard], limits: Limits = DEFAULT_LIMITS) 
                 continue
             where = Where(shard.path, entry.name, entry.offset)
             others = pieces.setdefault(entry.key, [])
-            others.append(entry)
+            others.append(Piece(number, entry))
             limits.check("slices", len(others), where, "the number of slices")
-            if (entry.spec.dtype, entry.full_shape) != (others[0].spec.dtype, others[0].full_shape):
+            first = others[0].entry
+            if (entry.spec.dtype, entry.full_shape) != (first.spec.dtype, first.full_shape):
                 raise _contradiction(where, "pieces of one tensor disagree about its data type or shape")
     for key, found in pieces.items():
-        found.sort(key=lambda entry: entry.slice or ())
-        if key in whole or len({entry.slice for entry in found}) != len(found):
-            raise twice(shards[0], found[0].name, found[0].offset)
+        found.sort(key=lambda piece: (piece.shard, piece.entry.slice or ()))
+        if key in whole or len({piece.entry.slice for piece in found}) != len(found):
+            last = found[-1]
+            raise twice(shards[last.shard], last.entry.name, last.entry.offset)
     return pieces
 
 
