@@ -121,6 +121,13 @@ CODES: dict[str, Code] = {
         "to read something else.",
         "do not use this file; fetch it again from a source that you trust",
     ),
+    "hdf5.carried": Code(
+        "error",
+        "openckpt wrote this file and put beside each tensor what HDF5 cannot say of it; here that contradicts the tensor: it was "
+        "edited or damaged.",
+        "convert the checkpoint again from where it came: openckpt convert SRC {path} --overwrite",
+    ),
+    "hdf5.carried-version": Code("error", "A newer openckpt wrote this file.", "pip install --upgrade openckpt"),
     "hdf5.duplicate-key": Code(
         "error",
         "Two files of this checkpoint hold a dataset of the same name.",

@@ -108,7 +108,8 @@ def check_carried(
     plain = stated is not None and carried.dtype == dtype
     hosted = HOSTS.get(carried.dtype, "") == dtype
     opaque = stated is not None and dtype is None and carried.dtype in OPAQUE and stated.itemsize == itemsize
-    if not (plain or hosted or opaque) or carried.shape != shape:
+    flat = len(shape) == 1 and prod(carried.shape) == shape[0]  # HDF5 has no more than 32 dimensions
+    if not (plain or hosted or opaque) or not (flat or carried.shape == shape):
         raise CorruptionError(
             code,
             where,
@@ -171,8 +172,8 @@ def value_of(raw: Array, carried: Carried, where: Where, code: str) -> Array:
         return flat.reshape(carried.shape)
     dtype = BY_NAME[carried.dtype]
     if carried.dtype in _NARROW:
-        return finish(raw.view(stored_dtype(dtype)), dtype, big_endian=False)
-    return raw.view(dtype.numpy())
+        raw = finish(raw.view(stored_dtype(dtype)), dtype, big_endian=False)
+    return raw.view(dtype.numpy()).reshape(carried.shape)
 
 
 def assign_names(keys: Iterable[str], is_plain: Callable[[str], bool]) -> dict[str, str]:

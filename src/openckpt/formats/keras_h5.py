@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, Where
+from openckpt.formats.carried import is_same_bytes
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import FlatReader, Run, check_rewritten, check_unchanged
 from openckpt.formats.hdf5.child import HDF5Child
@@ -61,20 +62,21 @@ class HDF5Reader(FlatReader):
         self._datasets: dict[str, tuple[ByteSource | None, Dataset]] = {}
         found = [(shard, dataset) for shard, report in enumerate(self._reports) for dataset in report.datasets]
         if len(self._reports) > 1:
-            found.sort(key=lambda item: natural(item[1].path))
+            found.sort(key=lambda item: natural(item[1].key))
         for shard, dataset in found:
             self._add(shard, dataset)
 
     def _add(self, shard: int, dataset: Dataset) -> None:
-        key = dataset.path
+        key, carried = dataset.key, dataset.carried
         if key in self._datasets:
             message = f"the dataset is also in {self._sources[shard].path}; the first one is read"
             self._problems.append(Problem("hdf5.duplicate-key", key, message))
             return
         self._datasets[key] = (self._sources[shard], dataset)
-        self._specs[key] = TensorSpec(dataset.dtype, dataset.shape, dataset.nbytes)
+        dtype, shape = (dataset.dtype, dataset.shape) if carried is None else (carried.dtype, carried.shape)
+        self._specs[key] = TensorSpec(dtype, shape, dataset.nbytes)
         plain = dataset.storage == "contiguous" and dataset.refusal is None and dataset.text is None
-        if plain and dataset.dtype in BY_NAME:
+        if plain and dtype in BY_NAME and is_same_bytes(dtype):
             self._runs[key] = Run(shard, dataset.offset or 0, dataset.nbytes or 0, dataset.big_endian)
 
     def add_problem(self, problem: Problem) -> None:

@@ -45,6 +45,7 @@ class Attributes:
         self._block = block
         self._limits = limits
         self.skipped: list[str] = []
+        self._heap: GlobalHeap | None = None
 
     def exists(self, oid: ObjectID, name: str) -> bool:
         """Return whether the object has an attribute of this name."""
@@ -111,8 +112,9 @@ class Attributes:
         data = find_attribute(self._source, self._block, h5o.get_info(oid).addr, name.encode())
         size = count * (8 + self._block.offset_size)
         if data is not None and len(data) >= size:
-            heap = GlobalHeap(self._source, self._block, Where(self._source.path))
-            return heap.strings(data[:size])
+            if self._heap is None:
+                self._heap = GlobalHeap(self._source, self._block, Where(self._source.path))
+            return self._heap.strings(data[:size])
         if count * self._source.size > _COPIED_BYTES:
             return None
         array = np.empty(attribute.get_space().get_simple_extent_dims(), string_dtype("ascii"))

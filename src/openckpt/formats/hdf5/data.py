@@ -12,6 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, cast
 
 from openckpt.errors import CheckpointError, CorruptionError, UnsupportedError, Where
+from openckpt.formats.carried import is_same_bytes, value_of
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import byte_view
 from openckpt.formats.hdf5.filters import LZF, OURS, SZIP, Filter, decode_chunk
@@ -37,13 +38,16 @@ def read_dataset(source: ByteSource, dataset: Dataset) -> Array:
     """
     import numpy as np
 
-    where = Where(source.path, dataset.path)
+    where = Where(source.path, dataset.key)
     if dataset.refusal is not None:
         raise dataset.refusal.error(source.path)
     try:
         raw = _raw(source, dataset, where)
         if dataset.text is not None:
-            return _strings(source, dataset, raw)
+            strings = _strings(source, dataset, raw)
+            return strings if dataset.carried is None else strings.reshape(dataset.carried.shape)
+        if dataset.carried is not None and not is_same_bytes(dataset.carried.dtype):
+            return value_of(raw, dataset.carried, where, "hdf5.carried")
         plain = BY_NAME[dataset.dtype].numpy()
         if dataset.big_endian:
             return raw.view(plain.newbyteorder(">")).astype(plain)

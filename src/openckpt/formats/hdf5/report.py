@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from openckpt.errors import CheckpointError, CorruptionError, LimitError, UnsafeError, UnsupportedError, Where
 from openckpt.findings import Finding, make_finding
+from openckpt.formats.carried import Carried
 from openckpt.formats.hdf5.types import Text
 
 Layout = Literal["keras-legacy-weights", "keras-legacy-model", "keras3-weights", "plain"]
@@ -67,6 +68,7 @@ class Dataset:
         big_endian: whether the stored numbers are big-endian.
         text: how strings lie, for dtype "string".
         refusal: why it cannot be read, or None.
+        carried: key, type and shape in a file that openckpt wrote; the fields above say how the elements lie.
     """
 
     path: str
@@ -79,6 +81,12 @@ class Dataset:
     big_endian: bool = False
     text: Text | None = None
     refusal: Problem | None = None
+    carried: Carried | None = None
+
+    @property
+    def key(self) -> str:
+        """The key: the path, unless openckpt wrote the file."""
+        return self.path if self.carried is None else self.carried.key
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,5 +178,8 @@ def report_from_json(value: Any) -> HDF5Report:
 def _dataset_from_json(row: Any) -> Dataset:
     row = dict(row)
     row["shape"] = None if row["shape"] is None else tuple(row["shape"])
+    if row["carried"] is not None:
+        key, dtype, shape = row["carried"]
+        row["carried"] = Carried(str(key), str(dtype), tuple(map(int, shape)))
     row["refusal"] = None if row["refusal"] is None else Problem(**row["refusal"])
     return Dataset(**row)

@@ -18,7 +18,7 @@ Text = Literal["fixed", "terminated", "variable"]
 
 # (bytes, exponent bits, mantissa bits) of the floats that have a name here
 _FLOATS = {(2, 5, 10): "float16", (4, 8, 23): "float32", (8, 11, 52): "float64", (2, 8, 7): "bfloat16"}
-_OPAQUE = frozenset(name for name in BY_NAME if name.startswith(("bfloat16", "float8_")))
+_OPAQUE = frozenset(name for name in BY_NAME if name.startswith(("bfloat16", "float8_", "float4_")))
 
 
 @dataclass(frozen=True, slots=True)

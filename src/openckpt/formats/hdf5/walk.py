@@ -15,6 +15,7 @@ from openckpt.errors import CheckpointError, Where
 from openckpt.formats.hdf5.attributes import Attributes, parse_config
 from openckpt.formats.hdf5.judging import refusal_of
 from openckpt.formats.hdf5.library import LIBRARY_ERRORS, first_line, opened
+from openckpt.formats.hdf5.plain import is_plain_openckpt, read_carried
 from openckpt.formats.hdf5.report import (
     Dataset,
     HDF5Report,
@@ -73,17 +74,19 @@ class _Walk:
         self._entered: set[str] = set()
         self._names: dict[str, str] = {}
         self._objects = 0
+        self._ours = False
 
     def run(self, root: h5g.GroupID) -> HDF5Report:
         from h5py import h5o
 
         self._groups[h5o.get_info(root).addr] = "/"
+        self._ours = is_plain_openckpt(self._attributes, root, self._where)
         pending = [_Group("", 0, root)]
         while pending:
             group = pending.pop()
             # a stack, so the last one pushed comes first: push in reverse to walk in name order
             pending.extend(reversed(self._enter(group)))
-        keras = self._keras(root)
+        keras = KerasAttributes() if self._ours else self._keras(root)
         self._datasets = in_reading_order(self._datasets, keras)
         problems = [*self._problems, *(d.refusal for d in self._datasets if d.refusal is not None)]
         if self._attributes.skipped:
@@ -187,7 +190,13 @@ class _Walk:
         if stored == 0 or (storage == "contiguous" and offset is None):
             storage, offset = "none", None
         found = Dataset(path, kind.dtype, shape, stored, storage, offset, kind.itemsize, kind.big_endian, kind.text)
-        return replace(found, refusal=refusal_of(found, kind, plan, self._size, self._limits))
+        found = replace(found, refusal=refusal_of(found, kind, plan, self._size, self._limits))
+        if not self._ours or found.refusal is not None:
+            return found
+        try:
+            return replace(found, carried=read_carried(self._attributes, did, found, self._where.path, self._limits))
+        except CheckpointError as error:
+            return replace(found, dtype="unknown-damaged", refusal=problem_of(error))
 
     def _keras(self, root: h5g.GroupID) -> KerasAttributes:
         whole = self._group(root, "model_weights")
@@ -273,7 +282,7 @@ def in_reading_order(datasets: list[Dataset], keras: KerasAttributes) -> list[Da
     for path in named:
         rank.setdefault(path, len(rank))
     last = len(rank)
-    return sorted(datasets, key=lambda d: (rank.get(d.path, last), natural(d.path)))
+    return sorted(datasets, key=lambda d: (rank.get(d.path, last), natural(d.key)))
 
 
 def natural(path: str) -> tuple[tuple[tuple[int, str], ...], ...]:
