@@ -374,15 +374,17 @@ class CheckpointWriter:
 
     def _entries(self, count: int) -> list[tuple[bytes, bytes]]:
         keys = list(self._keys)
+        first: dict[bytes, int] = {}  # a tensor in pieces names its first data file, as after TensorFlow's merge
         for slot, extents in enumerate(self._extents) if self._sliced else ():
             if extents is not None:
+                first.setdefault(keys[slot], self._in[slot])
                 keys[slot] = encode_slice_key(keys[slot], extents)
         rows = zip(self._enums, self._shapes, self._in, self._offsets, self._sizes, self._crcs, strict=True)
         entries = dict(zip(keys, encode_entries(rows), strict=True))
         for raw, (enum, shape, listed) in self._sliced.items():
             if raw in entries:
                 raise UnsupportedError("writing.duplicate-key", Where(self.prefix, decode_key(raw)), "given twice")
-            entries[raw] = encode_entry(BundleEntry(enum, shape, 0, 0, 0, 0, tuple(listed)))
+            entries[raw] = encode_entry(BundleEntry(enum, shape, first[raw], 0, 0, 0, tuple(listed)))
         if len(entries) != len(keys) + len(self._sliced):
             raise UnsupportedError("writing.duplicate-key", self.prefix, "a key is the same as the key of a slice")
         return [(b"", encode_header(count)), *sorted(entries.items())]
