@@ -56,7 +56,6 @@ def parse_json(
         duplicate_code: code for a name that occurs twice in one object; ``code`` when not given.
         offset: place of the document in its file, added to the offsets of errors.
         surrogates: allow halves of surrogate pairs, written as escapes: they stand for bytes that are not UTF-8.
-        surrogates: let half pairs pass: in what openckpt wrote they stand for bytes that are not UTF-8 (``surrogateescape``).
 
     Raises:
         CorruptionError: not UTF-8, not JSON, nested too deeply, a number or a name that JSON does not have.

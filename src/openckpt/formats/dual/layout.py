@@ -56,8 +56,10 @@ SAFETENSORS_NAMES: dict[str, str] = {
 }  # fmt: skip
 """TensorFlow's name -> safetensors' name; every other type is stored as `BLOB`"""
 
-# What stands before the digits of the header's own checksum, as it is spelled in the header (inner quotes escaped).
-METADATA_START = '"__metadata__":{"openckpt":"{\\"version\\":1,\\"header\\":\\"'
+# As it is spelled in the header: the quotes of the inner JSON are escaped.
+METADATA_MARK = '"__metadata__":{"openckpt":"'
+METADATA_START = METADATA_MARK + '{\\"version\\":1,\\"header\\":\\"'
+"""what stands before the digits of the header's own checksum"""
 METADATA_REST = '\\",\\"crc32c\\":\\"'
 TENSORS_START = '\\",\\"tensors\\":{'
 METADATA_END = '}}"}}'

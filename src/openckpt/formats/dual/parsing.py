@@ -20,7 +20,7 @@ from typing import NamedTuple
 from openckpt.errors import CorruptionError, UnsupportedError, Where
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME, DType
-from openckpt.formats.dual.layout import METADATA_START, SAFETENSORS_NAMES, VERSION, Place
+from openckpt.formats.dual.layout import METADATA_MARK, METADATA_START, SAFETENSORS_NAMES, VERSION, Place
 from openckpt.formats.slicing import FULL, Extents, region_shape, resolve_extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.strictjson import Json, parse_json
@@ -28,9 +28,10 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 
 _MEMBERS = {"version", "header", "crc32c", "tensors"}
 _REQUIRED, _OPTIONAL = {"key", "dtype", "shape"}, {"slice"}
-_START = METADATA_START.partition("1")[0].encode()
-# From the start of the metadata: the version, the rest of one string, the end of the header.
-_LAST = re.compile(re.escape(_START) + rb'([0-9]{1,9})(?:[^"\\]++|\\.)*+"\}\} *', re.DOTALL).fullmatch
+_MARK, _START = METADATA_MARK.encode(), METADATA_START.encode()
+# From the mark on: one string, then the end of the header.
+_LAST = re.compile(re.escape(_MARK) + rb'(?:[^"\\]++|\\.)*+"\}\} *', re.DOTALL).fullmatch
+_NUMBERED = re.compile(re.escape(_MARK) + rb'\{\\"version\\":([0-9]{1,9}),').match
 _DIGITS = re.compile(r"[0-9a-f]*").fullmatch
 _EXTENT = re.compile(r"(0|[1-9][0-9]{0,18}),(0|[1-9][0-9]{0,18})|-").fullmatch
 
@@ -98,17 +99,22 @@ def parse_dual(
         UnsupportedError: written by a newer version (``dual.version``).
         LimitError: more dimensions or slices than ``limits``.
     """
-    at = text.rfind(_START)
-    match = None if at < 0 or "openckpt" not in metadata else _LAST(text, at)
-    if match is None:
+    at = text.rfind(_MARK)
+    if at < 0 or "openckpt" not in metadata or not _LAST(text, at):
         return None
     where = Where(path, offset=8 + at)
-    if int(match[1]) != VERSION:
-        found = int(match[1])
+    version = _NUMBERED(text, at)
+    if version is not None and int(version[1]) != VERSION:
         raise UnsupportedError(
-            "dual.version", where, "the metadata has a form that this version does not know", expected=1, found=found
+            "dual.version",
+            where,
+            "the metadata has a form that this version of openckpt does not know",
+            expected=f"version {VERSION}",
+            found=f"version {int(version[1])}",
         )
-    _check_text(text, at + len(METADATA_START), where)
+    if not text.startswith(_START, at):
+        raise CorruptionError("dual.metadata", where, "the metadata does not start with its version and a checksum")
+    _check_text(text, at + len(_START), where)
     document = parse_json(metadata["openckpt"].encode(), where, code="dual.metadata", surrogates=True)
     if not isinstance(document, dict) or document.keys() != _MEMBERS:
         raise CorruptionError(
