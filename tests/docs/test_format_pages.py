@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from openckpt.errors import Where
-from openckpt.formats.bundle import Strings, encode_bundle, parse_entry
+from openckpt.formats.bundle import BundleEntry, Strings, encode_bundle, encode_entry, parse_entry
 from openckpt.formats.crc import crc32c
 from openckpt.formats.manifest import Manifest, encode_manifest, parse_manifest
 from openckpt.formats.metagraph import parse_meta_graph
 from openckpt.formats.objectgraph import encode_object_graph, parse_object_graph
+from openckpt.formats.slicing import FULL
 from openckpt.formats.sstable import Table
 from openckpt.formats.v1 import encode_v1
 from openckpt.limits import DEFAULT_LIMITS
@@ -38,13 +39,15 @@ def test_the_table_page_shows_the_index_that_the_encoder_writes() -> None:
 
 
 def test_the_bundle_page_shows_an_entry_and_a_string_tensor() -> None:
-    """The entry parses to what its comments say, and the strings are encoded so."""
-    entry, strings = hex_blocks("bundle.md")
+    """The entries parse to what their comments say and are encoded so; and so are the strings."""
+    entry, strings, merged = hex_blocks("bundle.md")
     parsed = parse_entry(entry, Where("page"), DEFAULT_LIMITS)
     assert (parsed.enum, parsed.shape, parsed.size) == (3, (2,), 8)
     assert parsed.crc == crc32c(np.array([1, 2], "<i4").tobytes())
     files = encode_bundle({"s": Strings([b"a", b"bc", b""], (3,))}, "p")
     assert files["p.data-00000-of-00001"] == strings
+    partitioned = BundleEntry(1, (3, 4), 3, 0, 0, 0, tuple(((start, 1), FULL) for start in (2, 0, 1)))
+    assert encode_entry(partitioned) == merged
 
 
 def test_the_manifest_page_shows_what_is_written() -> None:

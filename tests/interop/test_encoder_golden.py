@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import openckpt
 from interop.test_dtypes import NUMERIC, _tensor, _values
 from interop.writers import NAME, WRITERS, assert_same_files, runs, specs_of
 from interop.written import save_slices, save_v2
@@ -299,6 +300,29 @@ def test_shards_of_limited_size(tf: Any, tmp_path: Path, write: Writer, max_byte
     made = write(values, plan=plan, dtypes={key: name for key, name in dtypes.items() if name == "qint8"})
 
     assert len(plan) > 1
+    assert_same_files(tmp_path / "sharded", made)
+
+
+def test_the_policy_of_the_public_face_plans_as_tensorflow_s(tf: Any, tmp_path: Path) -> None:
+    """`openckpt.MaxShardSize`: strings count their bytes, one above the limit has a data file of its own at the end."""
+    variables = {
+        "a": tf.Variable(b"x" * 90), "b": tf.Variable(_values("float32", (6, 5))), "c": tf.Variable(b"y" * 300),
+        "d": tf.Variable(b"z" * 60), "e": tf.Variable(_values("int64", (9,))),
+    }  # fmt: skip
+    (tmp_path / "sharded").mkdir()
+    tf.train.Checkpoint(**variables).write(
+        str(tmp_path / "sharded" / NAME),
+        options=tf.train.CheckpointOptions(
+            experimental_sharding_callback=tf.train.experimental.MaxShardSizePolicy(100)
+        ),
+    )
+    values, _ = _in_file_order(tf.train.Checkpoint(**variables).write(str(tmp_path / "whole" / NAME)))
+    (tmp_path / "ours").mkdir()
+
+    openckpt.save(tmp_path / "ours" / NAME, values, layout="tensorflow", sharding=openckpt.MaxShardSize(100))
+
+    made = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
+    assert len(made) > 4
     assert_same_files(tmp_path / "sharded", made)
 
 
