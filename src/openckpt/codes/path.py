@@ -38,6 +38,12 @@ CODES: dict[str, Code] = {
         "The index of this checkpoint was not copied, was deleted, or its save was interrupted before the index was written.",
         "openckpt doctor {dir}",
     ),
+    "path.not-committed": Code(
+        "error",
+        "The first save of this checkpoint is still running, or was killed before its index was in place: there is no checkpoint of "
+        "this name. Nothing that was saved before is harmed.",
+        "openckpt doctor {dir}",
+    ),
     "path.meta-only": Code(
         "error",
         "A .meta file holds the graph of a TensorFlow 1 model, not its values; the files with the values were not copied along.",

@@ -111,10 +111,26 @@ CODES: dict[str, Code] = {
         "A writer that was interrupted left a temporary file behind; nothing reads it.",
         "when no training is writing here: rm {path}",
     ),
+    "run.saving": Code(
+        "note",
+        "openckpt is saving this prefix at the moment, or updating the manifest: its lock is held. What is there before stays "
+        "whole until the save is committed, and then counts at once.",
+    ),
+    "run.broken-off": Code(
+        "note",
+        "A save by openckpt was killed, or the machine went down: its lock is there and nobody holds it. Nothing that was saved "
+        "before is harmed, and nothing reads what is left; the next save in this directory removes it.",
+        "save again, which removes it: openckpt find {dir}",
+    ),
+    "run.alias": Code(
+        "note",
+        "A link to a data file of this checkpoint, under a name by which safetensors programs open it. It is the same file, not a "
+        "second checkpoint, and takes no room.",
+    ),
     "run.stale-shards": Code(
-        "warning",
+        "note",
         "Data files of another shard count lie beside the ones that the index names: left from an earlier save with another "
-        "number of shards. Nothing reads them.",
+        "number of shards, or by a crash right after a save over it. Nothing reads them.",
         "rm {path}",
     ),
     "run.meta-only": Code(
@@ -184,7 +200,7 @@ CODES: dict[str, Code] = {
     # What TensorFlow will and will not do with it.
     "run.name-based": Code(
         "note",
-        "There is no object graph in it: the file is of TensorFlow 1, or of a Saver. Checkpoint.restore then matches variables by name "
+        "There is no object graph in it: the file is of TensorFlow 1, of a Saver, or of openckpt.save. Checkpoint.restore then matches variables by name "
         "only, skips silently what it does not find, and says so only when asked (assert_consumed).",
     ),
     "run.other-format": Code(

@@ -32,6 +32,11 @@ def target_of(scene: Scene, group: Group) -> Target:
 def examine(scene: Scene, group: Group) -> CheckpointReport | None:
     """Check one checkpoint; None when another program has removed it since the directory was listed."""
     shown = scene.show(group)
+    if group.uncommitted:
+        from openckpt.opening.remains import not_committed
+
+        error = not_committed(scene.store, group.prefix)
+        return checkpoint_report(shown, group.format, group.step, [finding_of(error)])
     if group.format == "bundle-v2" and group.index is None:
         from openckpt.doctor.index_checks import check_missing_index
 
@@ -121,5 +126,7 @@ def _what_tensorflow_makes_of_it(
         return
     if GRAPH_KEY not in reader:
         yield make_finding("run.name-based", shown, "no object graph: a name-based checkpoint")
-        if not group.extras and not scene.is_export:
+        # A data file that is a safetensors file is none of Saver's, which writes the graph beside it.
+        is_dual = any(finding.code == "bundle.safetensors-header" for finding in found)
+        if not group.extras and not scene.is_export and not is_dual:
             yield make_finding("run.no-meta-graph", shown, "no .meta file beside it")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from openckpt.doctor.archive_checks import about_archive
 from openckpt.doctor.checkpoint_checks import examine
-from openckpt.doctor.leftovers import check_leftovers, check_same_names, check_stale_shards
+from openckpt.doctor.leftovers import check_aliases, check_leftovers, check_same_names, check_stale_shards
 from openckpt.doctor.place import Place, find_place
 from openckpt.doctor.report import CheckpointReport, Report, has_error, ordered
 from openckpt.doctor.scene import Scene
@@ -167,3 +167,5 @@ def _beside(scene: Scene, group: Group) -> Iterator[Finding]:
         rest = finding.where.path.removeprefix(prefix)
         if rest != finding.where.path and (not rest or rest.startswith((".", TEMP_SUFFIX))):
             yield finding
+    if group.format == "safetensors":
+        yield from check_aliases(scene, group.name)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from openckpt.doctor.archive_checks import sort_archives
 from openckpt.doctor.checkpoint_checks import examine, target_of
 from openckpt.doctor.leftovers import (
+    check_aliases,
     check_leftovers,
     check_orphan_metas,
     check_same_bytes,
@@ -68,7 +69,8 @@ def examine_directory(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> Director
     findings += check_stale_shards(scene)
     findings += check_orphan_metas(scene)
     findings += check_same_names(scene)
-    groups = sorted(scene.listing.groups, key=latest_key, reverse=True)
+    findings += check_aliases(scene)
+    groups = sorted((group for group in scene.listing.groups if not group.uncommitted), key=latest_key, reverse=True)
     newest = newest or next((group for group in groups if group.complete), None)
     if newest is not None and newest in groups:
         groups.remove(newest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from openckpt.codes.quoting import quoted
 from openckpt.doctor.scene import Scene, read_small
@@ -10,6 +11,7 @@ from openckpt.errors import shown
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import TEMP_SUFFIX, is_manifest_temp
 from openckpt.opening.listing import Group, Listing
+from openckpt.opening.saves import save_findings, stale_shards
 from openckpt.storage import FileStat, Store
 
 _COMPARED_BYTES = 16 << 20
@@ -17,7 +19,7 @@ _MOST_LEFTOVERS = 100  # each is a finding; a crash loop leaves thousands
 
 
 def check_leftovers(scene: Scene) -> list[Finding]:
-    """Return the findings about what interrupted saves left in a directory (formats 9, rows 26 and 27)."""
+    """Return the findings about what interrupted saves left in a directory (formats 9, rows 26 and 27), ours among them."""
     leftovers = sorted(scene.listing.leftovers, key=lambda stat: stat.name)
     findings = []
     for stat in leftovers[:_MOST_LEFTOVERS]:
@@ -32,7 +34,11 @@ def check_leftovers(scene: Scene) -> list[Finding]:
         findings.append(
             make_finding("run.leftover-file", scene.directory, message, fix=f"openckpt find {quoted(scene.directory)}")
         )
-    return findings
+    ours = list(islice(save_findings(scene.store, scene.listing), _MOST_LEFTOVERS + 1))
+    if len(ours) > _MOST_LEFTOVERS:
+        message = f"more than {_MOST_LEFTOVERS} saves by openckpt run or broke off here"
+        ours[_MOST_LEFTOVERS:] = [make_finding("run.broken-off", scene.directory, message)]
+    return findings + ours
 
 
 def part_names(store: Store, stat: FileStat) -> list[str]:
@@ -58,7 +64,7 @@ def _working_directory(scene: Scene, stat: FileStat) -> Finding:
 def check_stale_shards(scene: Scene) -> list[Finding]:
     """Return one finding per prefix with data files of another shard count beside its own (formats 9, row 36)."""
     by_prefix: dict[str, list[FileStat]] = {}
-    for stat in scene.listing.stale_shards:
+    for stat in stale_shards(scene.store, scene.listing):
         by_prefix.setdefault(stat.name.rpartition(".data-")[0], []).append(stat)
     findings = []
     for prefix, stats in sorted(by_prefix.items()):
@@ -73,6 +79,18 @@ def check_stale_shards(scene: Scene) -> list[Finding]:
             )
         )
     return findings
+
+
+def check_aliases(scene: Scene, named: str = "") -> list[Finding]:
+    """Return one note for all links by which safetensors programs open data files that lie here, or for the one ``named``."""
+    aliases = [alias for alias in scene.listing.aliases if named in ("", alias[0].name)]
+    if not aliases:
+        return []
+    names = shown([stat.name for stat, _ in aliases])
+    first, shard = aliases[0]
+    what = f"the data file {shard.name!r}" if len(aliases) == 1 else "data files of checkpoints here"
+    message = f"{names}: {what} under another name"
+    return [make_finding("run.alias", scene.store.display(first.path), message)]
 
 
 def check_orphan_metas(scene: Scene) -> list[Finding]:

@@ -20,6 +20,7 @@ from openckpt.formats.manifest import Manifest, encode_manifest, is_absolute_ent
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME
 from openckpt.opening.choosing import Entry, latest_key, locate_entry, read_manifest
 from openckpt.opening.listing import Group, what_is_missing
+from openckpt.opening.saves import save_state
 from openckpt.storage import LocalStore
 
 # What browsers, mail programs, editors and careful people make of a file called "checkpoint".
@@ -231,7 +232,15 @@ def _check_unlisted(scene: Scene, place: str, newest: Group, listed: set[str]) -
         if group.prefix not in listed and group.step is not None and stem_of(group) == stem_of(newest)
     ]
     findings = []
-    newer = sorted((group for group in run if (group.step or 0) > newest.step), key=latest_key)
+    newer = sorted(
+        (
+            group
+            for group in run
+            # A save that runs has committed its checkpoint, and is about to list it.
+            if (group.step or 0) > newest.step and save_state(scene.store, group.prefix) != "running"
+        ),
+        key=latest_key,
+    )
     if newer:
         message = (
             f"{shown([group.name for group in newer])}: later than {newest.name!r}, which the manifest calls the newest"

@@ -30,7 +30,8 @@ def examine_one(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> DirectoryResul
     if export is not None:
         return _examine_export(scene, export, most)
     listing = scene.listing
-    if not (listing.groups or listing.manifests or listing.orphan_metas or listing.archives or listing.leftovers):
+    left = listing.leftovers or listing.unfinished
+    if not (listing.groups or listing.manifests or listing.orphan_metas or listing.archives or left):
         return None
     result = examine_directory(scene, most=most)
     if not result.archives:

@@ -23,6 +23,7 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.choosing import group_name, home_of, inside, latest_key, read_manifest
 from openckpt.opening.grouping import group_directory, group_single_file
 from openckpt.opening.listing import Group, Listing
+from openckpt.opening.saves import save_findings, stale_shards
 from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import LOCAL, ByteSource, FileStat, Store
 
@@ -206,7 +207,7 @@ class _Walk:
     def _report(
         self, store: Store, listing: Listing, place: Place, listed: dict[str, set[str]], archive: str | None
     ) -> Iterator[FoundCheckpoint | Finding]:
-        groups = list(listing.groups)
+        groups = [group for group in listing.groups if not group.uncommitted]
         newest: str | None = None
         for name, stat in listing.manifests.items():
             manifest = self._manifest(store, stat)
@@ -334,7 +335,8 @@ def _odd_files(store: Store, listing: Listing) -> Iterator[Finding]:
         code = "run.leftover-parts" if stat.kind == "dir" else "run.leftover-file"
         what = "the working directory of a save" if stat.kind == "dir" else "a temporary file of a save"
         yield make_finding(code, store.display(stat.path), f"{what} that was interrupted or still runs")
-    for stat in listing.stale_shards:
+    yield from save_findings(store, listing)
+    for stat in stale_shards(store, listing):
         yield make_finding(
             "run.stale-shards", store.display(stat.path), "a data file of another shard count than the index asks for"
         )

@@ -4,12 +4,15 @@ PREFIX.index                        V2 index                        PREFIX.meta 
 PREFIX.data-SSSSS-of-NNNNN          V2 shard (formats 2.1)          PREFIX-SSSSS-of-NNNNN     V1 shard (formats 3.1)
 PREFIX_temp/part-SSSSS-of-NNNNN.*   a save in progress (2.11)       checkpoint                manifest (formats 4)
 NAME.tempstate<digits>              a file being written (2.10)     checkpoint.tmp<32 hex>    a manifest being written (4.1)
+STEM.openckpt-lock                  held while openckpt saves       STEM.<n>.openckpt-tmp     a file of that save
 NAME.weights.json                   index of Keras 3 shards         NAME.safetensors.index.json   index of safetensors shards
 """
 
 from __future__ import annotations
 
 import re
+
+from openckpt.storage.temporary import LOCK_SUFFIX, stem_of
 
 INDEX_SUFFIX = ".index"
 META_SUFFIX = ".meta"
@@ -72,6 +75,9 @@ def prefix_of(name: str) -> str | None:
     temporary = _TEMPSTATE.fullmatch(name)
     if temporary is not None:
         name = temporary[1]
+    stem = stem_of(name)
+    if stem is not None:
+        return stem
     shard = _SHARD.fullmatch(name)
     if shard is not None:
         return shard[1]
@@ -95,6 +101,19 @@ def is_tempstate(name: str) -> bool:
 def is_manifest_temp(name: str) -> bool:
     """Return whether this is a manifest that a writer had not yet renamed."""
     return _MANIFEST_TEMP.fullmatch(name) is not None
+
+
+def parse_unfinished_name(name: str) -> str | None:
+    """Return the stem of a lock or temporary file of openckpt's own writer, or None for any other name.
+
+    The stem is the last part of the prefix that is saved, ``checkpoint`` for the manifest.
+    """
+    return stem_of(name)
+
+
+def is_save_lock(name: str) -> bool:
+    """Return whether this is the lock that openckpt's writer holds while it saves."""
+    return name.endswith(LOCK_SUFFIX)
 
 
 def is_same_v1_set(name: str, other: str) -> bool:

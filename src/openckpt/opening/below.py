@@ -114,5 +114,6 @@ def _runs_below(store: Store, root: str, limits: Limits, inside_archive: bool) -
         if choice is not None:
             runs.append(_Run(directory, choice, directory in exports))
         else:
-            damaged.extend(f"{store.display(group.prefix)!r}: {what_is_missing(group)}" for group in listing.groups)
+            broken = [group for group in listing.groups if not group.uncommitted]
+            damaged.extend(f"{store.display(group.prefix)!r}: {what_is_missing(group)}" for group in broken)
     return runs, damaged

@@ -7,6 +7,8 @@
       ckpt-1.data-00000-of-00004             stale_shards (another count, beside a whole checkpoint)
       model.h5  weights.npz  graph-7         Group of one file, by content
       ckpt-3_temp/  ckpt-3.index.tempstate1  leftovers
+      ckpt-3.openckpt-lock  ckpt-3.0.openckpt-tmp   unfinished
+      ckpt-1.safetensors, a link to the shard       aliases
 
 One scan of the directory, and for every index one open and one or two positioned reads: a tree of ten thousand
 checkpoints is grouped in a second. *Complete* here means: every file that the checkpoint needs is there and its index is an
@@ -20,6 +22,7 @@ from dataclasses import replace
 from itertools import islice
 
 from openckpt.errors import CheckpointError, LimitError
+from openckpt.formats.bundle.saving import read_record
 from openckpt.formats.names import (
     INDEX_SUFFIX,
     SAVED_MODEL_NAMES,
@@ -30,7 +33,7 @@ from openckpt.formats.names import (
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.listing import Group, Listing
-from openckpt.opening.settling import settle
+from openckpt.opening.settling import is_doubtful, settle
 from openckpt.opening.sniffing import (
     could_be_checkpoint,
     could_be_manifest,
@@ -71,7 +74,7 @@ def group_directory(
 
     for _ in range(_SCANS):
         listing = regroup(store.scan(directory))
-        if not isinstance(store, LocalStore) or all(group.complete for group in listing.groups):
+        if not isinstance(store, LocalStore) or not any(is_doubtful(group) for group in listing.groups):
             break
         seen = len(listing.groups)
         listing = settle(store, listing, regroup)
@@ -128,20 +131,39 @@ class _Grouping:
         for stat in names.singles:
             if self._group_single(stat):
                 claimed.add(stat.name)
+        aliases = self._set_aliases_apart() if isinstance(self.store, LocalStore) else []
         self.groups.sort(key=_order)
         return Listing(
             directory=self.directory,
             groups=tuple(self.groups),
             manifests=names.manifests,
             leftovers=tuple(names.leftovers),
+            unfinished={stem: tuple(stats) for stem, stats in sorted(names.unfinished.items())},
             orphan_shards=tuple(self.orphan_shards),
             orphan_metas=tuple(stat for prefix, stat in sorted(names.metas.items()) if prefix not in claimed),
             stale_shards=tuple(self.stale_shards),
+            aliases=tuple(aliases),
             archives=tuple(names.archives),
             others=tuple(names.others),
             directories=tuple(names.directories),
             saved_model=any(stat.name in SAVED_MODEL_NAMES for stat in names.others),
         )
+
+    def _set_aliases_apart(self) -> list[tuple[FileStat, FileStat]]:
+        """Take out the groups of safetensors files that are data files of a whole checkpoint under another name."""
+        shards = {
+            stat.identity[:2]: stat  # device and inode
+            for group in self.groups
+            if group.format == "bundle-v2" and group.complete
+            for stat in group.shards
+        }
+        aliases = []
+        for group in [group for group in self.groups if group.format == "safetensors"]:
+            twins = [(stat, shards[stat.identity[:2]]) for stat in group.shards if stat.identity[:2] in shards]
+            if twins and len(twins) == len(group.shards) and group.complete:
+                self.groups.remove(group)
+                aliases += twins
+        return aliases
 
     def _path(self, name: str) -> str:
         return self.store.join(self.directory, name)
@@ -200,6 +222,7 @@ class _Grouping:
             num_shards=count,
             header_shards=stated if stated != count else None,
             complete=num_missing == 0 and damage is None,
+            uncommitted=index is None and self._is_of_unfinished_save(prefix, count),
             maker=maker,
             damage=damage,
             ends=ends,
@@ -214,6 +237,12 @@ class _Grouping:
         if index is None:
             self.orphan_shards.extend(shards)
         (self.stale_shards if group.complete else self.orphan_shards).extend(strays)
+
+    def _is_of_unfinished_save(self, prefix: str, count: int) -> bool:
+        if prefix not in self.names.unfinished:
+            return False
+        record = read_record(self.store, self._path(prefix)) if self.read_contents else None
+        return record is None or record.writes == count  # else older data, of an index that was lost before
 
     def _too_many(self, prefix: str, count: int) -> LimitError | None:
         try:

@@ -28,6 +28,8 @@ class Group:
         header_shards: what the index says, where that differs from the one whole set of shards on the disk (the files
             win, formats 2.11).
         complete: whether every file is there and the index is one.
+        uncommitted: whether openckpt is saving it for the first time, or died over it: there is no index, and the lock or
+            temporary files of that save lie beside the data. It does not count as a checkpoint, not even as a broken one.
         maker: which library wrote it, where the keys in the index tell: ``tf-agents``.
         damage: why the index, or the only file, cannot be read.
         ends: where the last tensor of each shard ends, where the index was small enough to say so in passing.
@@ -45,6 +47,7 @@ class Group:
     num_shards: int | None = None
     header_shards: int | None = None
     complete: bool = True
+    uncommitted: bool = False
     maker: str | None = None
     damage: CheckpointError | OSError | None = field(default=None, compare=False)
     ends: Mapping[int, int] | None = field(default=None, compare=False, repr=False)
@@ -76,9 +79,13 @@ class Listing:
         groups: the checkpoints, by name and step.
         manifests: ``checkpoint`` and every other file that reads like one (a manifest renamed to ``checkpoint.txt``).
         leftovers: what interrupted saves left: ``.tempstate`` files, ``checkpoint.tmp...``, ``_temp`` directories.
+        unfinished: stem (last part of a prefix, ``checkpoint`` for the manifest) -> lock and temporary files of saves by
+            openckpt that run, or died.
         orphan_shards: data files that no index claims.
         orphan_metas: meta graphs without a checkpoint.
         stale_shards: data files of another count beside a whole checkpoint of the same prefix.
+        aliases: ``(file, data file)``: a ``.safetensors`` file that is a data file of a whole checkpoint here under another
+            name (a hard link, or a symbolic one), and not a checkpoint beside it.
         archives: files whose name says archive.
         others: every other file.
         directories: subdirectories (``_temp`` leftovers aside); those that are links have ``.link`` set.
@@ -89,9 +96,11 @@ class Listing:
     groups: tuple[Group, ...] = ()
     manifests: Mapping[str, FileStat] = field(default_factory=dict)
     leftovers: tuple[FileStat, ...] = ()
+    unfinished: Mapping[str, tuple[FileStat, ...]] = field(default_factory=dict)
     orphan_shards: tuple[FileStat, ...] = ()
     orphan_metas: tuple[FileStat, ...] = ()
     stale_shards: tuple[FileStat, ...] = ()
+    aliases: tuple[tuple[FileStat, FileStat], ...] = ()
     archives: tuple[FileStat, ...] = ()
     others: tuple[FileStat, ...] = ()
     directories: tuple[FileStat, ...] = ()

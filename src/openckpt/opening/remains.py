@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from openckpt.errors import CorruptionError
+from openckpt.errors import CorruptionError, PathNotFoundError
 from openckpt.formats.names import INDEX_SUFFIX, META_SUFFIX, is_same_v1_set
 from openckpt.limits import Limits
 from openckpt.opening.grouping import group_directory
@@ -22,6 +22,8 @@ def list_quietly(store: Store, directory: str, limits: Limits) -> Listing | None
 def check_remains(store: Store, listing: Listing, name: str) -> None:
     """Raise the error that says what is left of a checkpoint of this name: data files, or the graph."""
     for group in listing.named(name):
+        if group.uncommitted:
+            raise not_committed(store, group.prefix)
         if group.format == "bundle-v2" and group.index is None:
             raise CorruptionError(
                 "path.index-missing",
@@ -31,6 +33,16 @@ def check_remains(store: Store, listing: Listing, name: str) -> None:
     for stat in listing.orphan_metas:
         if stat.name == name + META_SUFFIX:
             raise CorruptionError("path.meta-only", store.display(stat.path), META_ONLY)
+
+
+def not_committed(store: Store, prefix: str) -> PathNotFoundError:
+    """Make the error for a prefix that openckpt is saving for the first time, or died over."""
+    from openckpt.opening.saves import save_state
+
+    states = {"running": "is running", "dead": "broke off", "unknown": "is running or broke off"}
+    state = states.get(save_state(store, prefix) or "", "has just ended")
+    message = f"there is no checkpoint of this name: its first save {state}, and the index was not in place"
+    return PathNotFoundError("path.not-committed", store.display(prefix), message)
 
 
 META_ONLY = "only the graph is here, the checkpoint that belongs to it is not"

@@ -27,6 +27,7 @@ from openckpt.formats.names import (
     is_tempstate,
     parse_index_name,
     parse_shard_name,
+    parse_unfinished_name,
 )
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.target import Context, How, Target
@@ -146,7 +147,7 @@ def _resolve_file(store: Store, path: str, stat: FileStat, context: Context) -> 
     from openckpt.opening.sniffing import shard_map_format
 
     directory, name = store.split(path)
-    if is_tempstate(name):
+    if is_tempstate(name) or parse_unfinished_name(name) is not None:
         raise CorruptionError("path.unfinished", store.display(path), "a file that its writer never finished")
     prefix = _prefix_of_member(store, path, name)
     if prefix is not None:

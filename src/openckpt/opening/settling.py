@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from openckpt.formats.bundle.saving import is_being_saved
-from openckpt.formats.names import prefix_of
+from openckpt.formats.names import prefix_of, shard_name
 from openckpt.opening.listing import Group, Listing
 from openckpt.storage import FileStat, Store
 
@@ -31,12 +31,23 @@ def settle(store: Store, listing: Listing, regroup: Regroup) -> Listing:
         regroup: groups a part of the names again.
     """
     for group in listing.groups:
-        if not group.complete and group.format == "bundle-v2" and _is_changing(store, listing, group):
+        if group.format == "bundle-v2" and is_doubtful(group) and _is_changing(store, listing, group):
             listing = _replace(listing, group.name, _look_again(store, listing.directory, group.name, regroup))
     return listing
 
 
+def is_doubtful(group: Group) -> bool:
+    """Return whether a group may look otherwise after a second scan.
+
+    Also a whole one whose index counts other data files than these: the index may be that of a save which was over after
+    the names had been read, and its data not among them.
+    """
+    return not group.complete or group.header_shards is not None
+
+
 def _is_changing(store: Store, listing: Listing, group: Group) -> bool:
+    if group.header_shards is not None and store.stat(shard_name(group.prefix, 0, group.header_shards)) is not None:
+        return True
     if any(store.stat(store.join(listing.directory, name)) is not None for name in group.missing):
         return True
     if group.damage is not None and is_being_saved(store, group.prefix):
@@ -56,7 +67,7 @@ def _look_again(store: Store, directory: str, name: str, regroup: Regroup) -> Li
         saving = is_being_saved(store, prefix)  # asked first: a save that is over by now is over for the scan too
         stats = sorted((stat for stat in store.scan(directory) if prefix_of(stat.name) == name), key=lambda s: s.name)
         listing = regroup(stats)
-        if all(group.complete for group in listing.groups):
+        if not any(is_doubtful(group) for group in listing.groups):
             break
         if stats == seen and not saving:
             break
@@ -74,6 +85,10 @@ def _replace(listing: Listing, name: str, part: Listing) -> Listing:
     return replace(
         listing,
         groups=(*(g for g in listing.groups if (g.format, g.name) != ("bundle-v2", name)), *part.groups),
+        unfinished={
+            **{stem: stats for stem, stats in listing.unfinished.items() if stem != name},
+            **part.unfinished,
+        },
         orphan_shards=merged(listing.orphan_shards, part.orphan_shards),
         orphan_metas=merged(listing.orphan_metas, part.orphan_metas),
         stale_shards=merged(listing.stale_shards, part.stale_shards),

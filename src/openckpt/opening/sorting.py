@@ -17,6 +17,7 @@ from openckpt.formats.names import (
     is_tempstate,
     parse_index_name,
     parse_shard_name,
+    parse_unfinished_name,
     parse_v1_shard_name,
 )
 from openckpt.opening.sniffing import archive_suffix, shard_map_format
@@ -36,6 +37,7 @@ class SortedNames:
         singles: files that may be a checkpoint of one file, or anything.
         manifests: the file called ``checkpoint``.
         leftovers: what interrupted saves left.
+        unfinished: stem -> lock and temporary files of saves by openckpt that run, or died.
         archives: files whose name says archive.
         directories: subdirectories.
         others: what is neither file nor directory.
@@ -49,6 +51,7 @@ class SortedNames:
     singles: list[FileStat] = field(default_factory=list)
     manifests: dict[str, FileStat] = field(default_factory=dict)
     leftovers: list[FileStat] = field(default_factory=list)
+    unfinished: dict[str, list[FileStat]] = field(default_factory=dict)
     archives: list[FileStat] = field(default_factory=list)
     directories: list[FileStat] = field(default_factory=list)
     others: list[FileStat] = field(default_factory=list)
@@ -81,6 +84,8 @@ def _sort_file(names: SortedNames, stat: FileStat) -> None:
         names.metas[name[: -len(META_SUFFIX)]] = stat
     elif is_tempstate(name) or is_manifest_temp(name):
         names.leftovers.append(stat)
+    elif (stem := parse_unfinished_name(name)) is not None:
+        names.unfinished.setdefault(stem, []).append(stat)
     elif "-of-" in name and (part := parse_v1_shard_name(name)) is not None and part[1] is not None:
         names.v1_shards.setdefault((part[0], part[2]), {})[part[1]] = stat
     elif archive_suffix(name):

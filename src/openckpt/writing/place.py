@@ -6,10 +6,10 @@ takes a count that is not on the disk yet: its data lies beside the old, and one
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 from openckpt.errors import CheckpointError
+from openckpt.formats.bundle import saving
 from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name
 from openckpt.storage.writable import WritableStore
 
@@ -48,11 +48,11 @@ def look_at(store: WritableStore, directory: str, stem: str) -> Taken:
     return Taken(index, shards)
 
 
-def encode_record(writes: int, taken: Taken) -> bytes:
+def record_of(writes: int, taken: Taken) -> bytes:
     """Return the note that a save leaves in its lock: the shard count it writes, and those it will remove."""
-    return json.dumps(
-        {"writes": writes, "replaces": sorted(taken.shards)[:_MOST_COUNTS] if taken.index else []}
-    ).encode()
+    return saving.encode_record(
+        saving.SaveRecord(writes, tuple(sorted(taken.shards)[:_MOST_COUNTS]) if taken.index else ())
+    )
 
 
 def settle_dead(store: WritableStore, directory: str, stem: str, record: bytes) -> None:
@@ -63,15 +63,13 @@ def settle_dead(store: WritableStore, directory: str, stem: str, record: bytes) 
     Raises:
         OSError: as the system says.
     """
-    try:
-        note = json.loads(record)
-        writes, replaces = note["writes"], note["replaces"]
-        counts = {count for count in (writes, *replaces) if type(count) is int}
-    except (ValueError, KeyError, TypeError):
+    note = saving.parse_record(record)
+    if note is None:
         return  # a torn record says nothing; the files stay, and the doctor names them
+    counts = {note.writes, *note.replaces}
     named = _named_count(store, store.join(directory, stem + INDEX_SUFFIX))
     if named is None:  # the save died before its switch, where nothing was under this prefix
-        useless = {writes} if not replaces else set()
+        useless = {note.writes} if not note.replaces else set()
     else:
         useless = counts - {named} if named in counts else set()
     # What is seen must be what a power cut leaves, before anything that it may still need goes.
