@@ -15,10 +15,11 @@ from openckpt.errors import CheckpointError, PathNotFoundError
 from openckpt.findings import Finding
 from openckpt.storage.disk import DISK
 from openckpt.storage.temporary import lock_name, temporary_name
-from openckpt.storage.writable import WritableStore
+from openckpt.storage.writable import Durability, WritableStore
 from openckpt.testing import count_calls, run_killed
 from runs import Run, codes, only
 
+CRASH: Durability = "process-crash"  # a SIGKILL takes no file away, and syncs would only take time
 OURS = {"run.saving", "run.broken-off"}
 
 
@@ -35,16 +36,16 @@ def value_of(path: Path) -> int:
 
 def fresh(run: Run, store: WritableStore) -> None:
     """Save a second step beside a first."""
-    openckpt.save(str(run / "ckpt-2"), tensors(2), update_manifest=True, store=store)
+    openckpt.save(str(run / "ckpt-2"), tensors(2), update_manifest=True, durability=CRASH, store=store)
 
 
 def over(run: Run, store: WritableStore) -> None:
     """Save over the only step."""
-    openckpt.save(str(run / "ckpt-1"), tensors(2), update_manifest=True, overwrite=True, store=store)
+    openckpt.save(str(run / "ckpt-1"), tensors(2), update_manifest=True, overwrite=True, durability=CRASH, store=store)
 
 
 def begun(run: Run) -> None:
-    openckpt.save(str(run / "ckpt-1"), tensors(1), update_manifest=True)
+    openckpt.save(str(run / "ckpt-1"), tensors(1), update_manifest=True, durability=CRASH)
 
 
 def names(run: Run) -> set[str]:
