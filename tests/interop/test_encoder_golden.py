@@ -223,6 +223,17 @@ def test_sliced_strings_and_odd_names(tf: Any, tmp_path: Path, write: Writer) ->
     assert_same_files(tmp_path, write(values))
 
 
+def test_a_piece_that_is_everything_is_no_slice(tf: Any, tmp_path: Path, write: Writer) -> None:
+    """Spelled as whole dimensions, as all their elements, or half and half."""
+    value = np.arange(6, dtype=np.float32).reshape(2, 3)
+    spelled: dict[str, Any] = {"-:-": (FULL, FULL), "0,2:0,3": ((0, 2), (0, 3)), "-:0,3": (FULL, (0, 3))}
+    save_slices(tf, tmp_path / NAME, [(f"t{text}", f"2 3 {text}", tf.constant(value)) for text in spelled])
+
+    values = {f"t{text}": Sliced((2, 3), {extents: value}) for text, extents in spelled.items()}
+
+    assert_same_files(tmp_path, write(values))
+
+
 # ---------------------------------------------------------------------------------------------------- shards
 
 
