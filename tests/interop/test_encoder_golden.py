@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from interop.written import save_slices, save_v2
 from openckpt.formats.bundle import BundleEntry, Sliced, Strings, Variants, encode_entry, open_bundle
 from openckpt.formats.bundle.splitting import Piece, plan_shards
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import FULL
+from openckpt.formats.slicing import FULL, format_extents
 from openckpt.formats.spec import GRAPH_KEY
 from openckpt.storage import LOCAL
 
@@ -335,6 +336,45 @@ def test_the_policy_of_the_public_face_plans_as_tensorflow_s(tf: Any, tmp_path: 
     made = {path.name: path.read_bytes() for path in (tmp_path / "ours").iterdir()}
     assert len(made) > 4
     assert_same_files(tmp_path / "sharded", made)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_anything_in_any_order(tf: Any, tmp_path: Path, write: Writer, seed: int) -> None:
+    """Random checkpoints: every type, strings, empty tensors and partitioned ones, mixed, under random names."""
+    rng = np.random.default_rng(seed)
+    values: dict[str, Any] = {}
+    dtypes: dict[str, str] = {}
+    saved: list[tuple[Any, str, Any]] = []
+    for number in range(int(rng.integers(5, 40))):
+        letters = rng.choice(["a", "/", "Z", "\udcff", "_", "é"], int(rng.integers(0, 9)))
+        key = "".join([str(number), *letters][:: int(rng.choice([-1, 1]))])
+        raw = key.encode("utf-8", "surrogateescape")
+        shape = tuple(int(n) for n in rng.integers(0, 6, int(rng.integers(0, 4))))
+        if rng.random() < 0.2:
+            text = [rng.bytes(int(n)) for n in rng.integers(0, 300, int(np.prod(shape)))]
+            values[key] = Strings(text, shape)
+            saved.append((raw, "", tf.reshape(tf.constant(text, tf.string), shape)))
+            continue
+        name = str(rng.choice(NUMERIC))
+        if name.startswith("q"):
+            dtypes[key] = name
+        value = _values(name, shape)
+        if rng.random() < 0.6 or not value.size or not shape:
+            values[key] = value
+            saved.append((raw, "", _tensor(tf, name, value)))
+            continue
+        rows = np.unique(rng.integers(0, shape[0] + 1, 2)).tolist()
+        edges = [0, *(row for row in rows if 0 < row < shape[0]), shape[0]]
+        pieces = {
+            ((start, stop - start), *[FULL] * (len(shape) - 1)): np.ascontiguousarray(value[start:stop])
+            for start, stop in pairwise(edges)
+        }
+        values[key] = Sliced(shape, pieces)
+        for extents, piece in pieces.items():
+            saved.append((raw, f"{' '.join(map(str, shape))} {format_extents(extents)}", _tensor(tf, name, piece)))
+    save_slices(tf, tmp_path / NAME, saved)
+
+    assert_same_files(tmp_path, write(values, dtypes=dtypes))
 
 
 # ---------------------------------------------------------------------------------------------------- graphs
