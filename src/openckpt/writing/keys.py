@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from openckpt.errors import UnsupportedError, Where
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage.writable import WritableStore
@@ -28,6 +30,18 @@ def encode_key(key: str | bytes, path: str) -> bytes:
             found=f"{len(raw)}",
         )
     return raw
+
+
+def encode_keys(keys: Iterable[str], path: str) -> list[bytes]:
+    """Return what `encode_key` gives for each of many keys."""
+    try:
+        raws = [key.encode() for key in keys]
+    except (UnicodeEncodeError, AttributeError):
+        return [encode_key(key, path) for key in keys]
+    lengths = list(map(len, raws))
+    if lengths and (min(lengths) == 0 or max(lengths) > DEFAULT_LIMITS.key_bytes):
+        return [encode_key(key, path) for key in keys]  # raises, and names the key
+    return raws
 
 
 def decode_key(raw: bytes) -> str:

@@ -9,12 +9,11 @@ from openckpt.errors import NotFoundError, Where
 from openckpt.formats.slicing import Extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
-from openckpt.writing.keys import decode_key, encode_key
 from openckpt.writing.pieces import check_pieces
 from openckpt.writing.result import SavedPath
 from openckpt.writing.sharding import Sharding
 from openckpt.writing.values import Sliced, Stored, Value, describe, encode, text_bytes
-from openckpt.writing.writer import CheckpointWriter, Layout
+from openckpt.writing.writer import Announced, CheckpointWriter, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -79,8 +78,8 @@ def create(
         OSError: as the system says, with a note that names the call; ENOSPC also where the room that is needed is not there.
     """
     return CheckpointWriter(
-        prefix,
-        specs=specs,
+        str(prefix),
+        announced=None if specs is None else Announced(specs),
         layout=layout or ("tensorflow" if specs is None else "dual"),
         sharding=sharding,
         overwrite=overwrite,
@@ -136,35 +135,29 @@ def save(
     draft = _draft_of(prefix, values, dtypes or {}) if opened is None else _draft_of_opened(opened)
     writer = CheckpointWriter(
         prefix,
-        specs=draft.specs,
+        announced=draft.announced,
         layout=layout,
         sharding=sharding,
         overwrite=overwrite,
         durability=durability,
         update_manifest=update_manifest,
         store=store,
-        pieces=draft.pieces,
-        counted=draft.counted,
     )
     with writer:
         if opened is not None:
             for key, value in _read_in_order(opened, writer.order):
                 writer.add(key, value)
         else:
-            for key in writer.order:
-                ready = draft.ready.get(key)
-                writer.put(key, values[key] if ready is None else ready)
+            writer.put_all({**values, **draft.ready} if draft.ready else values)
     assert writer.result is not None
     return writer.result
 
 
 class _Draft(NamedTuple):
-    """What is known of a checkpoint before it is laid out."""
+    """What is known of a checkpoint before it is laid out; ``ready`` is what had to be encoded to know it."""
 
-    specs: dict[str, TensorSpec]
-    pieces: dict[str, tuple[Extents, ...]]
-    counted: dict[str, int]
-    ready: dict[str, Stored | Sliced]
+    announced: Announced
+    ready: Mapping[str, Stored | Sliced]
 
 
 def _as_opened(tensors: Any) -> OpenedCheckpoint | None:
@@ -172,26 +165,41 @@ def _as_opened(tensors: Any) -> OpenedCheckpoint | None:
 
 
 def _draft_of(prefix: str, values: Mapping[str, Value], dtypes: Mapping[str, str]) -> _Draft:
+    import numpy as np
+
     foreign = dtypes.keys() - values.keys()
     if foreign:
         raise NotFoundError(
             "writing.foreign-key", Where(prefix, min(foreign)), "dtypes names a tensor that is not saved"
         )
-    draft = _Draft({}, {}, {}, {})
+    specs: dict[str, TensorSpec] = {}
+    pieces: dict[str, tuple[Extents, ...]] = {}
+    counted: dict[str, int] = {}
+    ready: dict[str, Stored | Sliced] = {}
+    known: dict[tuple[object, tuple[int, ...]], TensorSpec] = {}  # one object for many tensors: layouts group by it
     for key, value in values.items():
-        if isinstance(value, Sliced):
-            where = Where(prefix, decode_key(encode_key(key, prefix)))
-            draft.specs[key], draft.pieces[key] = check_pieces(value, dtypes.get(key), where)
-            draft.ready[key] = value
-            continue
+        if type(value) is np.ndarray and key not in dtypes:
+            spec = known.get((value.dtype, value.shape))
+            if spec is not None:
+                specs[key] = spec
+                continue
         where = Where(prefix, key)
-        dtype, shape, nbytes = describe(value, dtypes.get(key), where)
-        if nbytes is None:  # text has no size before it is encoded
-            draft.ready[key] = stored = encode(value, dtype, where)
-            draft.counted[key] = text_bytes(value, where) if dtype.name == "string" else 0
-            nbytes = len(stored.data)
-        draft.specs[key] = TensorSpec(dtype.name, shape, nbytes)
-    return draft
+        named = dtypes.get(key)
+        if isinstance(value, Sliced):
+            specs[key], pieces[key] = check_pieces(value, named, where)
+            ready[key] = value
+            continue
+        dtype, shape, nbytes = describe(value, named, where)
+        if nbytes is not None:
+            specs[key] = TensorSpec(dtype.name, shape, nbytes)
+            if type(value) is np.ndarray and named is None:
+                known[value.dtype, shape] = specs[key]
+            continue
+        # Text and variants have no size before they are encoded.
+        ready[key] = stored = encode(value, dtype, where)
+        counted[key] = text_bytes(value, where) if dtype.name == "string" else 0
+        specs[key] = TensorSpec(dtype.name, shape, len(stored.data))
+    return _Draft(Announced(specs, pieces, counted), ready)
 
 
 def _draft_of_opened(opened: OpenedCheckpoint) -> _Draft:
@@ -200,7 +208,7 @@ def _draft_of_opened(opened: OpenedCheckpoint) -> _Draft:
         for key, spec in specs.items():
             if spec.dtype in ("string", "variant"):
                 specs[key] = spec._replace(nbytes=None)
-    return _Draft(specs, {}, {}, {})
+    return _Draft(Announced(specs), {})
 
 
 def _read_in_order(opened: OpenedCheckpoint, order: Sequence[str]) -> Iterator[tuple[str, Array]]:

@@ -2,74 +2,85 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from openckpt.formats.dual import DualPlan, DualTensor, Place, plan_dual
+from openckpt.formats.dual import DualTensor, Place, plan_dual
 from openckpt.storage.pending import PendingFile
+from openckpt.writing.behind import WriteBehind
 from openckpt.writing.data import DataFile
-from openckpt.writing.values import Stored
 
-_RESERVED = 1 << 20  # bytes of a tensor from which disk space is reserved for it alone
+
+class Shard(Protocol):
+    """A layout of one data file."""
+
+    file: PendingFile
+    offsets: Mapping[Place, int]
+    """the places that are known before anything is written"""
+
+    def put(self, place: Place, offset: int, data: memoryview | bytes) -> int:
+        """Write one tensor and return its offset; ``offset`` is that of `offsets`, or -1 where it has none."""
+        ...
+
+    def flush(self) -> None:
+        """Hand over what is held back."""
+        ...
+
+    def finish(self, crcs: Mapping[Place, int]) -> None:
+        """Write what is still missing, now that every checksum is known and every tensor is written."""
+        ...
 
 
 class PackedShard:
     """TensorFlow's layout: tensors back to back in the order in which they are added (formats 2.10)."""
 
-    def __init__(self, file: PendingFile, crcs: list[int]) -> None:
+    def __init__(self, file: PendingFile, behind: WriteBehind) -> None:
         self.file = file
-        self.end = 0
-        self._data = DataFile(file, crcs)
+        self.offsets: Mapping[Place, int] = {}
+        self._end = 0
+        self._data = DataFile(file, behind)
 
-    def put(self, slot: int, place: Place, stored: Stored) -> int:
-        """Write one tensor and return its offset."""
-        offset, size = self.end, len(stored.data)
-        if size >= _RESERVED:
-            self._data.flush()
-            self.file.reserve(offset, size)
-        self._data.write(slot, offset, stored)
-        self.end = offset + size
+    def put(self, place: Place, offset: int, data: memoryview | bytes) -> int:
+        """Write one tensor behind the others."""
+        offset = self._end
+        self._data.write(offset, data, reserve=True)
+        self._end += len(data)
         return offset
 
     def flush(self) -> None:
-        """Write what is held back, so that the caller may change its arrays."""
+        """Hand over what is held back."""
         self._data.flush()
 
-    def finish(self, places: Sequence[Place], sizes: Sequence[int], crcs: Sequence[int]) -> None:
-        """Write what is still missing."""
-        self._data.flush()
+    def finish(self, crcs: Mapping[Place, int]) -> None:
+        """Nothing is missing: this layout has no header."""
 
 
 class DualShard:
     """The dual layout: every tensor at the place that was planned for it, the header last (docs/format/dual.md)."""
 
-    def __init__(self, file: PendingFile, crcs: list[int], tensors: Sequence[DualTensor], path: str) -> None:
+    def __init__(self, file: PendingFile, behind: WriteBehind, tensors: Sequence[DualTensor], path: str) -> None:
         self.file = file
-        self.plan: DualPlan = plan_dual(tensors, path)
-        self._offsets = self.plan.offsets
-        self.end = self.plan.end
+        self._plan = plan_dual(tensors, path)
+        self.offsets: Mapping[Place, int] = self._plan.offsets
+        self._end = self._plan.end
         self._unsized: dict[Place, int] = {}
-        self._data = DataFile(file, crcs)
-        file.reserve(0, self.end)
+        self._data = DataFile(file, behind)
+        file.reserve(0, self._end)
 
-    def put(self, slot: int, place: Place, stored: Stored) -> int:
-        """Write one tensor and return its offset."""
-        offset = self._offsets.get(place)
-        if offset is None:  # its size was not known: behind everything else, in the order in which they come
-            offset = self.end
-            self._unsized[place] = len(stored.data)
-            self.end += len(stored.data)
-        self._data.write(slot, offset, stored)
+    def put(self, place: Place, offset: int, data: memoryview | bytes) -> int:
+        """Write one tensor; one whose size was not known goes behind everything else, in the order in which they come."""
+        if offset < 0:
+            offset = self._end
+            self._unsized[place] = len(data)
+            self._end += len(data)
+        self._data.write(offset, data, reserve=False)
         return offset
 
     def flush(self) -> None:
-        """Write what is held back, so that the caller may change its arrays."""
+        """Hand over what is held back."""
         self._data.flush()
 
-    def finish(self, places: Sequence[Place], sizes: Sequence[int], crcs: Sequence[int]) -> None:
-        """Write the header, now that every checksum is known."""
-        self._data.flush()
-        header = self.plan.header(dict(zip(places, crcs, strict=True)), self._unsized)
+    def finish(self, crcs: Mapping[Place, int]) -> None:
+        """Write the header."""
+        header = self._plan.header(crcs, self._unsized)
         self.file.write(0, [header], len(header))
-
-
-Shard = PackedShard | DualShard

@@ -58,7 +58,8 @@ _CARRIERS = {name: BY_NAME[name].numpy_name for name in ("qint8", "quint8", "qin
 _BITS = {"int4": 0x0F, "uint4": 0x0F, "float4_e2m1fn": 0x0F, "int2": 0x03, "uint2": 0x03}
 """types of less than a byte: the bits of the stored byte that count (formats 2.5: writers put zeros into the others)"""
 
-_KNOWN: dict[Any, DType] = {}  # numpy dtype -> ours, for the plain ones
+_KNOWN: dict[Any, DType] = {}  # numpy dtype -> ours, of numbers
+_DIRECT: set[Any] = set()  # numpy dtypes whose memory is what is stored, and which have a buffer protocol
 
 
 def as_array(value: Value, where: Where) -> Array:
@@ -112,6 +113,8 @@ def _dtype_of(array: Array, where: Where) -> DType:
         )
     if dtype.is_numeric:
         _KNOWN[array.dtype] = dtype
+        if array.dtype.isbuiltin == 1:
+            _DIRECT.add(array.dtype)
     return dtype
 
 
@@ -158,6 +161,14 @@ def encode(value: Value, dtype: DType, where: Where) -> Stored:
 
         return Stored(_bytes_of(array.view(np.uint8) & np.uint8(bits)), None)
     return Stored(_bytes_of(array), None)
+
+
+def direct_bytes(value: Value) -> memoryview | None:
+    """Return the memory of a described array where that is what is stored, as it is in nearly all; None elsewhere."""
+    if hasattr(value, "dtype") and value.dtype in _DIRECT and value.flags.c_contiguous and value.size:
+        data: memoryview = value.data
+        return data.cast("B")
+    return None
 
 
 def _bytes_of(array: np.ndarray[Any, Any]) -> memoryview | bytes:

@@ -1,6 +1,6 @@
 """`CheckpointWriter`: a checkpoint written tensor by tensor, in the dual layout or in TensorFlow's.
 
-    specs known    each shard is laid out first; tensors may come in any order and go to their places
+    specs known    each data file is laid out first; tensors may come in any order and go to their places
     specs unknown  tensors go one behind the other (TensorFlow's layout), as they come
 
 Nothing is visible under the prefix before everything is written and safe: see `openckpt.storage.commit`.
@@ -9,40 +9,54 @@ Nothing is visible under the prefix before everything is written and safe: see `
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import prod
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from openckpt.errors import ConflictError, MismatchError, NotFoundError, UnsupportedError, Where, shown
-from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_entry
-from openckpt.formats.bundle.header import encode_header
 from openckpt.formats.bundle.splitting import Piece
-from openckpt.formats.dtypes import BY_NAME, DType
-from openckpt.formats.dual import DualTensor
+from openckpt.formats.crc import crc32c
+from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.dual import DualTensor, Place
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, step_of
-from openckpt.formats.slicing import Extents, encode_slice_key, region_shape, resolve_extents
+from openckpt.formats.slicing import Extents, region_shape, resolve_extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.sstable.builder import encode_table
 from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
 from openckpt.storage.pending import PendingFile
 from openckpt.storage.writable import Durability, WritableStore
+from openckpt.writing.behind import WriteBehind
 from openckpt.writing.checking import check_index
-from openckpt.writing.keys import decode_key, encode_key, split_prefix
+from openckpt.writing.keys import decode_key, encode_key, encode_keys, split_prefix
 from openckpt.writing.manifests import advanced_manifest
 from openckpt.writing.pieces import check_pieces
-from openckpt.writing.place import Taken, encode_record, look_at, settle_dead, shard_names
+from openckpt.writing.place import Taken, look_at, record_of, settle_dead, shard_names
 from openckpt.writing.result import SavedPath
 from openckpt.writing.shard import DualShard, PackedShard, Shard
 from openckpt.writing.sharding import OneShard, Sharding
-from openckpt.writing.values import Sliced, Stored, Value, as_array, describe, encode
-
-if TYPE_CHECKING:
-    from openckpt.formats.dual import Place
+from openckpt.writing.slots import Slots
+from openckpt.writing.values import Sliced, Stored, Value, as_array, describe, direct_bytes, encode
 
 Layout = Literal["dual", "tensorflow"]
 
 _INDEX_BYTES = 256  # of an entry with its key, for the estimate of free space
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The tensors of a checkpoint that is laid out before it is written.
+
+    Attributes:
+        specs: key -> spec; ``nbytes`` None where the stored size is not known yet.
+        pieces: key -> the pieces in which the caller has a tensor.
+        counted: key -> bytes of a string tensor by which a policy cuts data files.
+    """
+
+    specs: Mapping[str, TensorSpec]
+    pieces: Mapping[str, Sequence[Extents]] = field(default_factory=dict)
+    counted: Mapping[str, int] = field(default_factory=dict)
 
 
 class CheckpointWriter:
@@ -56,46 +70,34 @@ class CheckpointWriter:
         self,
         prefix: str,
         *,
-        specs: Mapping[str, TensorSpec] | None,
+        announced: Announced | None,
         layout: Layout,
         sharding: Sharding | None,
         overwrite: bool,
         durability: Durability,
         update_manifest: bool,
         store: WritableStore | None,
-        pieces: Mapping[str, Sequence[Extents]] | None = None,
-        counted: Mapping[str, int] | None = None,
     ) -> None:
         if layout not in ("dual", "tensorflow"):
             raise ValueError(f"layout is 'dual' or 'tensorflow', not {layout!r}")
         if durability not in ("power-loss", "process-crash"):
             raise ValueError(f"durability is 'power-loss' or 'process-crash', not {durability!r}")
-        if specs is None and (layout == "dual" or sharding is not None):
+        if announced is None and (layout == "dual" or sharding is not None):
             raise ValueError("the dual layout and sharding need the specs of all tensors first")
-        self.prefix = str(prefix)
+        self.prefix = prefix
         self._store: WritableStore = DISK if store is None else store
-        directory, self._stem = split_prefix(self._store, self.prefix)
+        directory, self._stem = split_prefix(self._store, prefix)
         self._commit = Commit(self._store, directory, self._stem, durability=durability, settle=settle_dead)
-        self._specs = specs
-        self._pieces = pieces or {}  # key -> the pieces in which the caller has it
-        self._counted = counted or {}  # key -> bytes of a string tensor by which shards are cut
+        self._announced = announced
         self._layout = layout
-        self._sharding = sharding or OneShard()
+        self._sharding = sharding
         self._overwrite = overwrite
         self._update_manifest = update_manifest
         self._taken = Taken(False, {})
+        self._behind = WriteBehind()
         self._shards: list[Shard] = []
-        # One column per fact, one row ("slot") per stored piece.
-        self._keys: list[bytes] = []
-        self._extents: list[Extents | None] = []
-        self._enums: list[int] = []
-        self._shapes: list[tuple[int, ...]] = []
-        self._in: list[int] = []
-        self._offsets: list[int] = []
-        self._sizes: list[int] = []
-        self._crcs: list[int] = []
-        self._planned: dict[bytes, tuple[TensorSpec, list[int]]] = {}
-        self._sliced: dict[bytes, tuple[int, tuple[int, ...], list[Extents]]] = {}
+        self._slots = Slots()
+        self._specs: dict[bytes, TensorSpec] = {}
         self._seen: set[bytes] = set()
         self.result: SavedPath | None = None
 
@@ -111,12 +113,14 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            try:
+        try:
+            if error is None:
                 self._finish()
-            except BaseException as failure:
-                self._commit.__exit__(type(failure), failure, failure.__traceback__)
-                raise
+        except BaseException as failure:
+            self._behind.close()
+            self._commit.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._behind.close()
         self._commit.__exit__(kind, error, trace)
 
     # -- before the first tensor --------------------------------------------------------------------------------------
@@ -126,85 +130,97 @@ class CheckpointWriter:
         self._taken = look_at(self._store, commit.directory, self._stem)
         if self._taken.index and not self._overwrite:
             raise ConflictError("commit.exists", self.prefix, "a checkpoint of this name is there already")
-        if self._specs is None:
-            self._shards = [PackedShard(commit.create(), self._crcs)]
+        if self._announced is None:
+            self._shards = [PackedShard(commit.create(), self._behind)]
             return
-        raws = {encode_key(key, self.prefix): key for key in self._specs}
-        if len(raws) < len(self._specs):
+        specs = self._announced.specs
+        for spec in set(specs.values()):
+            self._check_spec(spec, specs)
+        raws = encode_keys(specs, self.prefix)
+        self._specs = dict(zip(raws, specs.values(), strict=True))
+        if len(self._specs) < len(specs):
             raise UnsupportedError("writing.duplicate-key", self.prefix, "two keys of specs are the same bytes")
-        counted = self._counted
-        pieces = self._sharding.plan(
-            [(key, spec._replace(nbytes=counted[key]) if key in counted else spec) for key, spec in self._specs.items()]
+        commit.require_space(sum(spec.nbytes or 0 for spec in specs.values()) + _INDEX_BYTES * len(specs))
+        if self._sharding is None and not self._announced.pieces:
+            self._slots.add_whole(raws, list(specs.values()), 0)
+            self._open_shard(0, list(map(DualTensor, raws, specs.values())))
+            return
+        counted = self._announced.counted
+        planned = (self._sharding or OneShard()).plan(
+            [(key, spec._replace(nbytes=counted[key]) if key in counted else spec) for key, spec in specs.items()]
         )
-        commit.require_space(sum(spec.nbytes or 0 for spec in self._specs.values()) + _INDEX_BYTES * len(self._specs))
-        for number, shard in enumerate(pieces):
-            self._lay_out(number, shard)
-        missing = [key for raw, key in raws.items() if raw not in self._planned]
+        for number, pieces in enumerate(planned):
+            start, tensors = len(self._slots), list[DualTensor]()
+            for piece in pieces:
+                tensors += self._add_pieces(piece, specs[piece.key], number)
+            self._open_shard(start, tensors)
+        missing = self._specs.keys() - self._slots.whole.keys() - self._slots.cut.keys()
         if missing:
-            raise ValueError(f"the sharding policy leaves out {shown(missing)}")
+            raise ValueError(f"the sharding policy leaves out {shown(sorted(map(decode_key, missing)))}")
 
-    def _lay_out(self, number: int, pieces: list[Piece]) -> None:
-        assert self._specs is not None
-        tensors: list[DualTensor] = []
-        for key, cut in pieces:
-            spec = self._specs[key]
-            raw = encode_key(key, self.prefix)
-            dtype = self._check_spec(spec, key)
-            shape = spec.shape or ()
-            own = self._pieces.get(key)
-            if own and cut is not None:
-                raise UnsupportedError(
-                    "writing.slices", Where(self.prefix, key), "a policy cannot cut what is in pieces"
-                )
-            slots = []
-            for extents in own or (cut,):
-                if extents is None:
-                    slots.append(self._add_slot(raw, None, dtype, shape, number))
-                    tensors.append(DualTensor(raw, spec))
-                    continue
-                part = region_shape(resolve_extents(extents, shape))
-                slots.append(self._add_slot(raw, extents, dtype, part, number))
-                stored = TensorSpec(spec.dtype, part, prod(part) * dtype.itemsize if dtype.itemsize else None)
-                tensors.append(DualTensor(raw, stored, extents, shape))
-            known = self._planned.get(raw)
-            if known is None:
-                self._planned[raw] = (spec, slots)
-            else:
-                known[1].extend(slots)
-        file = self._commit.create()
-        self._shards.append(
-            DualShard(file, self._crcs, tensors, self.prefix)
-            if self._layout == "dual"
-            else PackedShard(file, self._crcs)
+    def _check_spec(self, spec: TensorSpec, specs: Mapping[str, TensorSpec]) -> None:
+        dtype = BY_NAME.get(spec.dtype)
+        if (
+            dtype is not None
+            and dtype.name != "resource"
+            and spec.shape is not None
+            and (not dtype.itemsize or spec.nbytes in (None, spec.size * dtype.itemsize))
+        ):
+            return
+        key = next(key for key, other in specs.items() if other == spec)
+        where = Where(self.prefix, key)
+        if dtype is not None and dtype.name == "resource":
+            raise UnsupportedError("writing.resource", where, "a resource is a handle of a program, not a value")
+        if dtype is not None and spec.shape is not None:
+            message = f"{spec.dtype} of shape {list(spec.shape)} does not take so many bytes"
+            raise MismatchError(
+                "writing.wrong-size", where, message, expected=spec.size * dtype.itemsize, found=spec.nbytes
+            )
+        raise UnsupportedError(
+            "writing.dtype", where, f"a tensor of type {spec.dtype}, shape {spec.shape} cannot be stored"
         )
 
-    def _check_spec(self, spec: TensorSpec, key: str) -> DType:
-        dtype = BY_NAME.get(spec.dtype)
-        if dtype is None or spec.shape is None:
-            raise UnsupportedError("writing.dtype", Where(self.prefix, key), f"this cannot be stored: {spec}")
-        if dtype.name == "resource":
-            raise UnsupportedError("writing.resource", Where(self.prefix, key), "a resource is no value")
-        return dtype
+    def _open_shard(self, start: int, tensors: Sequence[DualTensor]) -> None:
+        """Begin the data file of the slots from ``start`` on."""
+        file, slots = self._commit.create(), self._slots
+        if self._layout == "tensorflow":
+            self._shards.append(PackedShard(file, self._behind))
+            return
+        shard = DualShard(file, self._behind, tensors, self.prefix)
+        slots.offsets[start:] = [shard.offsets.get(place, -1) for place in slots.places(start)]
+        self._shards.append(shard)
 
-    def _add_slot(self, raw: bytes, extents: Extents | None, dtype: DType, shape: tuple[int, ...], shard: int) -> int:
-        self._keys.append(raw)
-        self._extents.append(extents)
-        self._enums.append(dtype.enum)
-        self._shapes.append(shape)
-        self._in.append(shard)
-        self._offsets.append(0)
-        self._sizes.append(0)
-        self._crcs.append(0)
-        return len(self._keys) - 1
+    def _add_pieces(self, planned: Piece, spec: TensorSpec, number: int) -> list[DualTensor]:
+        assert self._announced is not None
+        key, cut = planned
+        raw, dtype, shape = encode_key(key, self.prefix), BY_NAME[spec.dtype], spec.shape or ()
+        own = self._announced.pieces.get(key)
+        if own and cut is not None:
+            where = Where(self.prefix, key)
+            raise UnsupportedError("writing.slices", where, "a policy cannot cut a tensor that comes in pieces")
+        if not own and cut is None:
+            self._slots.add_whole([raw], [spec], number)
+            return [DualTensor(raw, spec)]
+        tensors = []
+        for extents in own or ((cut,) if cut is not None else ()):
+            part = region_shape(resolve_extents(extents, shape))
+            self._slots.add_piece(raw, extents, part, spec, number)
+            stored = TensorSpec(spec.dtype, part, prod(part) * dtype.itemsize if dtype.itemsize else None)
+            tensors.append(DualTensor(raw, stored, extents, shape))
+        return tensors
 
     @property
     def order(self) -> list[str]:
-        """The keys in the order in which their bytes lie in the files: the quickest order to add them in."""
-        slots = list(range(len(self._keys)))
-        if self._layout == "dual":
-            places = [shard.plan.offsets for shard in self._shards if isinstance(shard, DualShard)]
-            slots.sort(key=lambda slot: (self._in[slot], places[self._in[slot]].get(self._place(slot), 1 << 63)))
-        return [decode_key(raw) for raw in dict.fromkeys(self._keys[slot] for slot in slots)]
+        """The announced keys in the order in which their bytes lie in the files: the quickest order to add them in."""
+        slots = self._slots
+        if self._layout == "tensorflow":
+            return list(map(decode_key, dict.fromkeys(slots.keys)))
+        last = 1 << 63
+        places = [
+            (shard, offset if offset >= 0 else last) for shard, offset in zip(slots.shards, slots.offsets, strict=True)
+        ]
+        order = sorted(range(len(slots)), key=places.__getitem__)
+        return list(map(decode_key, dict.fromkeys(slots.keys[slot] for slot in order)))
 
     # -- tensors ------------------------------------------------------------------------------------------------------
 
@@ -223,93 +239,107 @@ class CheckpointWriter:
             NotFoundError: its spec was not announced (``writing.foreign-key``).
             OSError: the system refused; the checkpoint is then abandoned.
         """
-        self.add_held(key, value, dtype=dtype)
+        raw = encode_key(key, self.prefix)
+        where = Where(self.prefix, decode_key(raw))
+        if raw in self._seen:
+            raise UnsupportedError("writing.duplicate-key", where, "this key was added before")
+        if self._announced is not None:
+            self._check_announced(raw, value, dtype, where)
+            whole = self._slots.whole.get(raw)
+            for slot in self._slots.cut[raw] if whole is None else (whole,):
+                self._put_slot(slot, decode_key(raw), value)
+        else:
+            self._append(raw, value, dtype, where)
+        self._seen.add(raw)
         for shard in self._shards:
             shard.flush()
+        self._behind.drain()
 
-    def add_held(self, key: str | bytes, value: Value, *, dtype: str | None = None) -> None:
-        """Write one tensor as `add` does, but leave the value as it is until the block ends: many small ones go in one call."""
-        raw = encode_key(key, self.prefix)
-        where = Where(self.prefix, decode_key(raw))
-        if self._specs is not None:
-            self._check_announced(raw, value, dtype, where)
-        self.put(key, value, dtype=dtype)
+    def put_all(self, values: Mapping[str, Value | Stored]) -> None:
+        """Write every announced tensor, each as its spec says; all must stay as they are until the block ends."""
+        slots = self._slots
+        keys, extents, crcs, sizes, offsets = slots.keys, slots.extents, slots.crcs, slots.sizes, slots.offsets
+        for number, shard in enumerate(self._shards):
+            for slot in self._slots_in_order(number):
+                raw = keys[slot]
+                key = raw.decode("utf-8", "surrogateescape")
+                value = values[key]
+                data = None if slot in extents else direct_bytes(value)
+                if data is None or len(data) != self._specs[raw].nbytes:
+                    self._put_slot(slot, key, value)
+                    continue
+                # What `_put` does, without its calls: of 20,000 small tensors this is half the work.
+                offsets[slot] = shard.put(raw, offsets[slot], data)
+                sizes[slot] = len(data)
+                crcs[slot] = crc32c(data)
+            shard.flush()
+        self._seen = set(self._specs)
 
-    def put(self, key: str | bytes, value: Value | Stored, *, dtype: str | None = None) -> None:
-        """Write one tensor as `add_held` does, of which the caller knows that it is as its spec announced."""
-        raw = encode_key(key, self.prefix)
-        if raw in self._seen:
-            raise UnsupportedError(
-                "writing.duplicate-key", Where(self.prefix, decode_key(raw)), "this key was added before"
-            )
-        self._seen.add(raw)
-        planned = self._planned.get(raw)
-        if planned is None:
-            self._put_unplanned(raw, value, dtype)
-            return
-        spec, slots = planned
-        kind = BY_NAME[spec.dtype]
-        if self._extents[slots[0]] is None:
-            if isinstance(value, Sliced):  # one piece that is everything
-                (value,) = value.pieces.values()
-            self._put(
-                slots[0],
-                value if isinstance(value, Stored) else encode(value, kind, Where(self.prefix, decode_key(raw))),
-            )
-            return
-        where = Where(self.prefix, decode_key(raw))
-        for slot in slots:
-            extents = self._extents[slot]
-            assert extents is not None
+    def _slots_in_order(self, shard: int) -> Sequence[int]:
+        """Return the slots of one data file in the order in which their bytes lie there."""
+        slots = self._slots
+        own = range(len(slots)) if len(self._shards) == 1 else [n for n, at in enumerate(slots.shards) if at == shard]
+        if self._layout == "tensorflow":
+            return own
+        planned = list(map(slots.slot_of, self._shards[shard].offsets))
+        return planned if len(planned) == len(own) else [*planned, *(slot for slot in own if slots.offsets[slot] < 0)]
+
+    def _put_slot(self, slot: int, key: str, value: Value | Stored) -> None:
+        """Write one tensor, or one piece of it, that is as its spec announced."""
+        slots = self._slots
+        raw, spec, where = slots.keys[slot], self._specs[slots.keys[slot]], Where(self.prefix, key)
+        extents = slots.extents.get(slot)
+        if extents is not None:
             if isinstance(value, Sliced):
                 piece: Value = value.pieces[extents]
             else:
                 region = resolve_extents(extents, spec.shape or ())
                 piece = as_array(value, where)[tuple(slice(at, at + n) for at, n in region)]
-            self._put(slot, encode(piece, kind, where))
-        self._sliced[raw] = (kind.enum, spec.shape or (), [self._extents[slot] or () for slot in slots])
-
-    def _put_unplanned(self, raw: bytes, value: Value, named: str | None) -> None:
-        where = Where(self.prefix, decode_key(raw))
-        parts: list[tuple[Extents | None, Value]] = [(None, value)]
-        if isinstance(value, Sliced):
-            spec, cut = check_pieces(value, named, where)
-            parts = [(extents if cut else None, part) for extents, part in value.pieces.items()]
-            if cut:
-                self._sliced[raw] = (BY_NAME[spec.dtype].enum, value.shape, list(cut))
-        for extents, part in parts:
-            kind, shape, _ = describe(part, named, where)
-            self._put(self._add_slot(raw, extents, kind, shape, 0), encode(part, kind, where))
-
-    def _place(self, slot: int) -> Place:
-        extents = self._extents[slot]
-        return self._keys[slot] if extents is None else (self._keys[slot], extents)
-
-    def _put(self, slot: int, stored: Stored) -> None:
-        planned = self._planned.get(self._keys[slot])
-        if (
-            planned is not None
-            and planned[0].nbytes is not None
-            and self._extents[slot] is None
-            and len(stored.data) != planned[0].nbytes
-        ):
+            self._put(slot, (raw, extents), encode(piece, BY_NAME[spec.dtype], where))
+            return
+        if isinstance(value, Sliced):  # one piece that is everything
+            (value,) = value.pieces.values()
+        stored = value if type(value) is Stored else encode(value, BY_NAME[spec.dtype], where)
+        if spec.nbytes is not None and len(stored.data) != spec.nbytes:
             raise MismatchError(
                 "writing.wrong-size",
-                Where(self.prefix, decode_key(self._keys[slot])),
+                where,
                 "another size was announced",
-                expected=f"{planned[0].nbytes} bytes",
+                expected=f"{spec.nbytes} bytes",
                 found=f"{len(stored.data)} bytes",
             )
-        self._offsets[slot] = self._shards[self._in[slot]].put(slot, self._place(slot), stored)
-        self._sizes[slot] = len(stored.data)
+        self._put(slot, raw, stored)
+
+    def _put(self, slot: int, place: Place, stored: Stored) -> None:
+        data, crc = stored
+        slots = self._slots
+        slots.offsets[slot] = self._shards[slots.shards[slot]].put(place, slots.offsets[slot], data)
+        slots.sizes[slot] = len(data)
+        # While the bytes are on their way, on another thread.
+        slots.crcs[slot] = crc32c(data) if crc is None else crc
+
+    def _append(self, raw: bytes, value: Value, named: str | None, where: Where) -> None:
+        slots = self._slots
+        if isinstance(value, Sliced):
+            spec, cut = check_pieces(value, named, where)
+            if cut:
+                for extents, piece in value.pieces.items():
+                    dtype, shape, _ = describe(piece, named, where)
+                    slot = slots.add_piece(raw, extents, shape, spec, 0)
+                    self._put(slot, (raw, extents), encode(piece, dtype, where))
+                return
+            (value,) = value.pieces.values()
+        dtype, shape, _ = describe(value, named, where)
+        stored = encode(value, dtype, where)
+        slots.add_whole([raw], [TensorSpec(dtype.name, shape, len(stored.data))], 0)
+        self._put(len(slots) - 1, raw, stored)
 
     def _check_announced(self, raw: bytes, value: Value, named: str | None, where: Where) -> None:
-        planned = self._planned.get(raw)
-        if planned is None:
+        spec = self._specs.get(raw)
+        if spec is None:
             raise NotFoundError("writing.foreign-key", where, "this key was not announced")
-        spec = planned[0]
         if isinstance(value, Sliced):
-            raise UnsupportedError("writing.slices", where, "specs announced this tensor whole")
+            raise UnsupportedError("writing.slices", where, "this tensor was announced whole")
         if named is None and spec.dtype in _NOT_FROM_NUMPY:
             named = spec.dtype
         dtype, shape, _ = describe(value, named, where)
@@ -325,29 +355,26 @@ class CheckpointWriter:
     # -- after the last tensor ----------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
-        missing = self._planned.keys() - self._seen
+        missing = self._specs.keys() - self._seen
         if missing:
             names = sorted(map(decode_key, missing))
             raise NotFoundError("writing.missing-keys", self.prefix, f"{len(names)} tensors never came: {shown(names)}")
-        if not self._keys:
+        slots, commit = self._slots, self._commit
+        if not len(slots):
             raise UnsupportedError("writing.no-tensors", self.prefix, "there is no tensor to save")
-        slots: list[list[int]] = [[] for _ in self._shards]
-        for slot, number in enumerate(self._in):
-            slots[number].append(slot)
-        for shard_slots, shard in zip(slots, self._shards, strict=True):
-            shard.finish(
-                [self._place(slot) for slot in shard_slots],
-                [self._sizes[slot] for slot in shard_slots],
-                [self._crcs[slot] for slot in shard_slots],
-            )
-        commit = self._commit
+        for shard in self._shards:
+            shard.flush()
         count = self._taken.free_count(len(self._shards))
-        names = shard_names(self._stem, count)
+        table = encode_table(slots.entries(count, self.prefix))  # beside the last bytes on their way
+        self._behind.drain()
+        crcs = dict(zip(slots.places(), slots.crcs, strict=True))
+        self._shards += [self._empty_shard() for _ in range(count - len(self._shards))]
+        for shard in self._shards:
+            shard.finish(crcs)
         files: list[PendingFile] = [shard.file for shard in self._shards]
-        files += [self._empty_shard() for _ in range(count - len(files))]
-        table = encode_table(self._entries(count))
+        names = shard_names(self._stem, count)
         index = commit.put(table)
-        commit.publish(dict(zip(files, names, strict=True)), record=encode_record(count, self._taken))
+        commit.publish(dict(zip(files, names, strict=True)), record=record_of(count, self._taken))
         ends = {name: file.end for name, file in zip(names, files, strict=True)}
         commit.switch(
             index,
@@ -365,30 +392,15 @@ class CheckpointWriter:
             nbytes=len(table) + sum(file.end for file in files),
         )
 
-    def _empty_shard(self) -> PendingFile:
+    def _empty_shard(self) -> Shard:
         """Return a data file without a tensor, for a count above that of the shards."""
         file = self._commit.create()
-        if self._layout == "dual":
-            DualShard(file, [], [], self.prefix).finish([], [], [])
-        return file
-
-    def _entries(self, count: int) -> list[tuple[bytes, bytes]]:
-        keys = list(self._keys)
-        first: dict[bytes, int] = {}  # a tensor in pieces names its first data file, as after TensorFlow's merge
-        for slot, extents in enumerate(self._extents) if self._sliced else ():
-            if extents is not None:
-                first.setdefault(keys[slot], self._in[slot])
-                keys[slot] = encode_slice_key(keys[slot], extents)
-        rows = zip(self._enums, self._shapes, self._in, self._offsets, self._sizes, self._crcs, strict=True)
-        entries = dict(zip(keys, encode_entries(rows), strict=True))
-        for raw, (enum, shape, listed) in self._sliced.items():
-            if raw in entries:
-                raise UnsupportedError("writing.duplicate-key", Where(self.prefix, decode_key(raw)), "given twice")
-            entries[raw] = encode_entry(BundleEntry(enum, shape, first[raw], 0, 0, 0, tuple(listed)))
-        if len(entries) != len(keys) + len(self._sliced):
-            raise UnsupportedError("writing.duplicate-key", self.prefix, "a key is the same as the key of a slice")
-        return [(b"", encode_header(count)), *sorted(entries.items())]
+        return (
+            PackedShard(file, self._behind)
+            if self._layout == "tensorflow"
+            else DualShard(file, self._behind, [], self.prefix)
+        )
 
 
-_NOT_FROM_NUMPY = frozenset(("qint8", "quint8", "qint16", "quint16", "qint32", "variant", "string"))
+_NOT_FROM_NUMPY = frozenset(("qint8", "quint8", "qint16", "quint16", "qint32", "variant"))
 """types whose arrays numpy calls by another name"""

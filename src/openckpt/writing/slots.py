@@ -1,0 +1,109 @@
+"""What is known of every stored piece of a checkpoint, and the entries of the index made of it.
+
+A *slot* is one run of bytes in a data file: a whole tensor, or one piece of a partitioned one. Facts lie in columns, because
+a checkpoint may have a million tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from openckpt.errors import UnsupportedError, Where
+from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_entry
+from openckpt.formats.bundle.header import encode_header
+from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.dual import Place
+from openckpt.formats.slicing import Extents, encode_slice_key
+from openckpt.formats.spec import TensorSpec
+from openckpt.writing.keys import decode_key
+
+
+class Slots:
+    """The columns. ``offsets`` are -1 until they are known, ``crcs`` unmasked."""
+
+    def __init__(self) -> None:
+        self.keys: list[bytes] = []
+        self.extents: dict[int, Extents] = {}
+        """of the slots that are pieces"""
+        self.enums: list[int] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.shards: list[int] = []
+        self.offsets: list[int] = []
+        self.sizes: list[int] = []
+        self.crcs: list[int] = []
+        self.whole: dict[bytes, int] = {}
+        """key -> its slot, of tensors that are stored in one piece"""
+        self.cut: dict[bytes, list[int]] = {}
+        """key -> the slots of its pieces"""
+        self._pieces: dict[Place, int] = {}
+        self.cut_specs: dict[bytes, TensorSpec] = {}
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def add_whole(self, raws: Sequence[bytes], specs: Sequence[TensorSpec], shard: int) -> None:
+        """Append tensors that are stored whole."""
+        start = len(self.keys)
+        self.keys += raws
+        enums = {name: dtype.enum for name, dtype in BY_NAME.items()}
+        self.enums += [enums[spec[0]] for spec in specs]
+        self.shapes += [spec[1] or () for spec in specs]
+        self.whole.update(zip(raws, range(start, len(self.keys)), strict=True))
+        self._fill(shard)
+
+    def add_piece(self, raw: bytes, extents: Extents, shape: tuple[int, ...], whole: TensorSpec, shard: int) -> int:
+        """Append one piece of a tensor and return its slot."""
+        slot = len(self.keys)
+        self.keys.append(raw)
+        self.extents[slot] = extents
+        self.enums.append(BY_NAME[whole.dtype].enum)
+        self.shapes.append(shape)
+        self.cut.setdefault(raw, []).append(slot)
+        self._pieces[raw, extents] = slot
+        self.cut_specs[raw] = whole
+        self._fill(shard)
+        return slot
+
+    def _fill(self, shard: int) -> None:
+        missing = len(self.keys) - len(self.shards)
+        self.shards += [shard] * missing
+        self.offsets += [-1] * missing
+        self.sizes += [0] * missing
+        self.crcs += [0] * missing
+
+    def place(self, slot: int) -> Place:
+        """Return what a layout calls the slot."""
+        extents = self.extents.get(slot)
+        return self.keys[slot] if extents is None else (self.keys[slot], extents)
+
+    def slot_of(self, place: Place) -> int:
+        """Return the slot of a place."""
+        return self.whole[place] if type(place) is bytes else self._pieces[place]
+
+    def places(self, start: int = 0) -> Iterator[Place]:
+        """Yield the place of every slot from ``start`` on."""
+        return map(self.place, range(start, len(self.keys))) if self.extents else iter(self.keys[start:])
+
+    def entries(self, count: int, prefix: str) -> list[tuple[bytes, bytes]]:
+        """Return the records of the index of a checkpoint with ``count`` data files, sorted.
+
+        Raises:
+            UnsupportedError: a key is that of a slice of another tensor (``writing.duplicate-key``).
+        """
+        keys = self.keys
+        if self.extents:
+            keys = list(keys)
+            for slot, extents in self.extents.items():
+                keys[slot] = encode_slice_key(keys[slot], extents)
+        rows = zip(self.enums, self.shapes, self.shards, self.offsets, self.sizes, self.crcs, strict=True)
+        entries = dict(zip(keys, encode_entries(rows), strict=True))
+        for raw, slots in self.cut.items():
+            spec = self.cut_specs[raw]
+            listed = tuple(self.extents[slot] for slot in slots)
+            first = self.shards[slots[0]]  # such an entry has no data, and names the first data file, as after a merge
+            entries[raw] = encode_entry(BundleEntry(BY_NAME[spec.dtype].enum, spec.shape, first, 0, 0, 0, listed))
+        if len(entries) != len(keys) + len(self.cut):
+            twice = next(raw for raw in self.keys if (raw in self.cut and raw in self.whole) or keys.count(raw) > 1)
+            where = Where(prefix, decode_key(twice))
+            raise UnsupportedError("writing.duplicate-key", where, "this is also the key of a piece of another tensor")
+        return [(b"", encode_header(count)), *sorted(entries.items())]
