@@ -100,16 +100,16 @@ def _cut(shape: tuple[int, ...], nbytes: int, room: int, max_bytes: int) -> Iter
     starts, lengths = [0] * len(shape), list(shape)
     while nbytes > room:
         axis, rows = _next_rows(lengths, nbytes, room)
-        if rows:
-            taken = nbytes // lengths[axis] * rows
-            yield tuple(zip(starts, (*lengths[:axis], rows, *lengths[axis + 1 :]), strict=True)), taken
-            starts[axis] += rows
-            lengths[axis] -= rows
-            nbytes -= taken
-            room -= taken
-        if not (rows and room):
+        if not rows:
             yield None
             room = max_bytes
+            continue
+        taken = nbytes // lengths[axis] * rows
+        yield tuple(zip(starts, (*lengths[:axis], rows, *lengths[axis + 1 :]), strict=True)), taken
+        starts[axis] += rows
+        lengths[axis] -= rows
+        nbytes -= taken
+        room -= taken
     yield None if tuple(lengths) == shape else tuple(zip(starts, lengths, strict=True)), nbytes
 
 
