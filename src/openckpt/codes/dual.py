@@ -19,6 +19,16 @@ CODES: dict[str, Code] = {
         "The file was a data file of a checkpoint until another program wrote it again; it is now read like any safetensors file, without checksums, and strings and other types that safetensors lacks show as plain bytes.",
         None,
     ),
+    "dual.differs": Code(
+        "warning",
+        "TensorFlow reads by the index and safetensors by the header of the data file, and the two say different things: one of them was patched, or the data file is of another save.",
+        _AGAIN,
+    ),
+    "dual.other-names": Code(
+        "note",
+        "Index and safetensors header name different tensors: the index was made anew over the same data file, to rename or to leave out. TensorFlow and openckpt go by the index.",
+        None,
+    ),
     "dual.version": Code(
         "error", "The file was written by an openckpt that is newer than this one.", "pip install --upgrade openckpt"
     ),

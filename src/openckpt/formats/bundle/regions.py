@@ -32,6 +32,8 @@ class Piece(NamedTuple):
     size: int
     key: str
     entry: BundleEntry
+    stored_key: bytes
+    """as the index has it, the slice key of a piece"""
 
 
 def check_regions(source: ByteSource, pieces: list[Piece]) -> Iterator[Finding]:

@@ -75,7 +75,7 @@ def validate_bundle(
     yield from _check_slices(reader, index, survey)
     yield from _check_header(reader.header, reader, index)
     bad: set[str] = set()
-    for finding in _check_shards(reader, survey):
+    for finding in _check_shards(reader, survey, limits):
         if finding.lost is not None:
             bad.update(finding.lost.tensors)
         yield finding
@@ -131,7 +131,7 @@ def _walk(
             survey.parameters += count
             survey.elements[owner] = count
         if not entry.slices:
-            survey.by_shard.setdefault(entry.shard, []).append(Piece(entry.offset, entry.size, owner, entry))
+            survey.by_shard.setdefault(entry.shard, []).append(Piece(entry.offset, entry.size, owner, entry, raw))
 
 
 def _pieces(survey: _Survey) -> dict[bytes, bytes]:
@@ -216,7 +216,7 @@ def _check_header(header: Header, reader: BundleReader, index: ByteSource) -> It
         )
 
 
-def _check_shards(reader: BundleReader, survey: _Survey) -> Iterator[Finding]:
+def _check_shards(reader: BundleReader, survey: _Survey, limits: Limits) -> Iterator[Finding]:
     """Compare the places that entries claim with the files that are there."""
     shards = reader.shards
     for shard in sorted(set(survey.by_shard) | set(shards.missing())):
@@ -252,6 +252,10 @@ def _check_shards(reader: BundleReader, survey: _Survey) -> Iterator[Finding]:
                 lost=survey.lost([piece.key for piece in beyond]),
             )
         yield from check_regions(source, pieces)
+        if not pieces or pieces[0].offset:
+            from openckpt.formats.dual.comparing import compare_with_index
+
+            yield from compare_with_index(source, {piece.stored_key: piece.entry for piece in pieces}, limits)
 
 
 def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: Progress | None) -> Iterator[Finding]:
