@@ -88,3 +88,12 @@ def test_a_budget_below_one_byte_is_refused(most: int) -> None:
     """Nothing could ever be written."""
     with pytest.raises(ValueError, match="at least 1 byte"):
         plan_shards([], most)
+
+
+def test_a_budget_that_makes_too_many_files_is_refused_before_they_are_planned() -> None:
+    """The message says the least that would do, and that does."""
+    specs = [tensor("a", "int8", 10_000_000), tensor("b", "int8", 1)]
+
+    with pytest.raises(ValueError, match="allow 101 bytes each"):
+        plan_shards(specs, 99)
+    assert len(plan_shards(specs, 101)) <= 100_000

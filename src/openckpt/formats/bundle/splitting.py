@@ -19,6 +19,7 @@ from typing import NamedTuple
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.slicing import Extents
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
+from openckpt.limits import DEFAULT_LIMITS
 
 REASSEMBLED_BY_TENSORFLOW = frozenset(
     "float32 float64 int8 int16 int32 int64 uint8 bool complex64 complex128 bfloat16 qint8 quint8 qint32 int4 uint4".split()
@@ -49,10 +50,16 @@ def plan_shards(
             are never cut.
 
     Raises:
-        ValueError: ``max_bytes`` below 1.
+        ValueError: ``max_bytes`` below 1, or so small that there would be more data files than readers take.
     """
     if max_bytes < 1:
         raise ValueError(f"a data file must be allowed at least 1 byte, not {max_bytes}")
+    total = sum(_counted_bytes(key, spec) for key, spec in specs)
+    if total > max_bytes * DEFAULT_LIMITS.shards:
+        least = -(-total // DEFAULT_LIMITS.shards)
+        raise ValueError(
+            f"{total} bytes in data files of {max_bytes} are more than {DEFAULT_LIMITS.shards} files; allow {least} bytes each"
+        )
     shards: list[list[Piece]] = [[]]
     alone: list[list[Piece]] = []
     room = max_bytes
