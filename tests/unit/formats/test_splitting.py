@@ -92,8 +92,16 @@ def test_a_budget_below_one_byte_is_refused(most: int) -> None:
 
 def test_a_budget_that_makes_too_many_files_is_refused_before_they_are_planned() -> None:
     """The message says the least that would do, and that does."""
-    specs = [tensor("a", "int8", 10_000_000), tensor("b", "int8", 1)]
+    specs = [tensor(f"t{number}", "int8", 2_500_000) for number in range(4)]
+    specs.append(tensor("b", "int8", 1))
 
     with pytest.raises(ValueError, match="allow 101 bytes each"):
         plan_shards(specs, 99)
     assert len(plan_shards(specs, 101)) <= 100_000
+
+
+def test_a_budget_that_makes_too_many_pieces_of_a_tensor_is_refused() -> None:
+    """Nobody would read it back."""
+    with pytest.raises(ValueError, match="50000 pieces"):
+        plan_shards([tensor("a", "int8", 60_000)], 1)
+    assert len(plan_shards([tensor("a", "int8", 50_000)], 1)) == 50_000

@@ -50,7 +50,8 @@ def plan_shards(
             are never cut.
 
     Raises:
-        ValueError: ``max_bytes`` below 1, or so small that there would be more data files than readers take.
+        ValueError: ``max_bytes`` below 1, or so small that there would be more data files, or pieces of a tensor, than readers
+            take.
     """
     if max_bytes < 1:
         raise ValueError(f"a data file must be allowed at least 1 byte, not {max_bytes}")
@@ -69,7 +70,12 @@ def plan_shards(
             shards[-1].append(Piece(key))
             room -= nbytes
         elif _may_cut(spec, nbytes, max_bytes, split_any=split_any):
-            for step in _cut(spec.shape or (), nbytes, room, max_bytes):
+            cut = list(_cut(spec.shape or (), nbytes, room, max_bytes))
+            if len(cut) - cut.count(None) > DEFAULT_LIMITS.slices:
+                raise ValueError(
+                    f"data files of {max_bytes} bytes would cut {key!r} into more than {DEFAULT_LIMITS.slices} pieces"
+                )
+            for step in cut:
                 if step is None:
                     shards.append([])
                     room = max_bytes
