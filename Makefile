@@ -5,6 +5,7 @@
 #   make check    format, lint, types, layers, codes, documentation: no TensorFlow needed, under three minutes
 #   make format   put the sources into form
 #   make docs     write the generated pages and the pictures anew
+#   make soak     the power cuts of tests/fault over SOAK=10 times as many histories: minutes, no TensorFlow needed
 #   make bench    every speed goal as a ratio against TensorFlow, safetensors and bare system calls
 #   make clean    remove everything that these commands made
 # PYTHON=python3.12 picks the interpreter (3.11 or newer), VENV=DIR the environment, JOBS=N the test processes.
@@ -15,9 +16,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 JOBS   ?= auto
+SOAK   ?= 10
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test check lint format docs bench clean
+.PHONY: help demo test check lint format docs soak bench clean
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -71,6 +73,9 @@ format: $(VENV)/.check
 docs: $(VENV)/.run
 	$(BIN)/python scripts/generate_docs.py
 	$(BIN)/python scripts/draw_pictures.py
+
+soak: $(VENV)/.check
+	OPENCKPT_SOAK=$(SOAK) $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --timeout 0 tests/fault
 
 bench: $(VENV)/.test
 	$(BIN)/python benchmarks/run.py

@@ -61,7 +61,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say loudly what was not proved, and how to prove it."""
+    """Say what was proved, in figures, and loudly what was not, and how to prove it."""
+    proofs = [
+        line
+        for report in terminalreporter.stats.get("passed", [])
+        for name, line in report.user_properties
+        if name == "proof"
+    ]
+    if proofs:
+        terminalreporter.section("WHAT WAS PROVED")
+        for line in proofs:
+            terminalreporter.line(line)
     for need, (why, remedy) in NEEDS.items():
         skipped = [
             report
