@@ -90,7 +90,8 @@ class DualReader(SafetensorsReader):
             self._bundle = _Bundle(self.path, self._sources, self._decoded_shards(), self._limits)
         return self._bundle
 
-    def _is_decoded(self, key: str) -> bool:
+    def is_decoded(self, key: str) -> bool:
+        """Return whether a tensor is more than one plain run of numbers: text, variants, packed types, pieces."""
         return self.spec(key).dtype in BY_NAME and key not in self._runs
 
     def _read_other(self, key: str, spec: TensorSpec, verify: bool) -> Array:
@@ -100,15 +101,15 @@ class DualReader(SafetensorsReader):
 
     def locate(self, key: str) -> tuple[Extent, ...]:
         """Return where the bytes of a tensor lie, piece by piece, with their checksums."""
-        return self.bundle.locate(key) if self._is_decoded(key) else super().locate(key)
+        return self.bundle.locate(key) if self.is_decoded(key) else super().locate(key)
 
     def slices(self, key: str) -> tuple[Extents, ...]:
         """Return the stored pieces of a partitioned tensor, () for one that is stored whole."""
-        return self.bundle.slices(key) if self._is_decoded(key) else ()
+        return self.bundle.slices(key) if self.is_decoded(key) else ()
 
     def read_slice(self, key: str, extents: Extents, *, verify: bool = True) -> Array:
         """Return one region of a tensor, ``(start, length)`` per dimension; ``(0, -1)`` is a whole dimension."""
-        if self._is_decoded(key):
+        if self.is_decoded(key):
             return self.bundle.read_slice(key, extents, verify=verify)
         from openckpt.formats.slicing import resolve_extents
 

@@ -9,7 +9,7 @@ from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, Lost, Progress, finding_of
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.extents import Request, check_requests
-from openckpt.formats.flat import mismatch
+from openckpt.formats.flat import checked_shape, mismatch
 from openckpt.formats.slicing import full_region, plan_copies, resolve_extents
 from openckpt.formats.spec import GRAPH_KEY
 
@@ -27,12 +27,14 @@ def validate_dual(reader: DualReader, *, data: bool, progress: Progress | None) 
         return finding_of(error, severity="error").with_lost(Lost((key,), reader.spec(key).size, parameters))
 
     for key, spec in reader.items():
-        pieces = reader.slices(key)
-        if not pieces:
+        if not reader.is_decoded(key):
             continue
-        where = Where(reader.path, key)
+        where, shape = Where(reader.path, key), spec.shape or ()
         try:
-            shape = spec.shape or ()
+            checked_shape(spec, where)
+            pieces = reader.slices(key)
+            if not pieces:
+                continue
             plan_copies(full_region(shape), [resolve_extents(piece, shape, where) for piece in pieces], where)
         except CheckpointError as error:
             yield cost(error, key)
