@@ -54,7 +54,9 @@ _HOMES = {
     "load": "opening",
     "load_checkpoint": "opening",
     "load_variable": "opening",
+    "merge_parts": "writing",
     "open": "opening",
+    "part_prefix": "writing",
     "save": "writing",
     "update_checkpoint_state": "writing",
 }
@@ -96,7 +98,9 @@ __all__ = [
     "load",
     "load_checkpoint",
     "load_variable",
+    "merge_parts",
     "open",
+    "part_prefix",
     "save",
     "update_checkpoint_state",
 ]
@@ -141,6 +145,8 @@ if TYPE_CHECKING:
         Sliced,
         Variant,
         create,
+        merge_parts,
+        part_prefix,
         save,
         update_checkpoint_state,
     )

@@ -74,6 +74,16 @@ CODES: dict[str, Code] = {
         "The checkpoint would have the name of the manifest, the file that says which checkpoint is the newest.",
         "call the checkpoint otherwise, for example run/ckpt-1, or give another latest_filename",
     ),
+    "writing.parts-missing": Code(
+        "error",
+        "A merge takes the parts that every writer has saved under PREFIX_temp; they are not (all) there.",
+        "wait until every writer has saved its part, then merge again",
+    ),
+    "writing.parts-mixed": Code(
+        "error",
+        "Parts of two saves with different numbers of writers lie in one directory: one of them was never merged.",
+        "remove the parts of the save that was given up, then merge again",
+    ),
     "writing.no-tensors": Code(
         "error",
         "TensorFlow cannot read a checkpoint without a tensor.",

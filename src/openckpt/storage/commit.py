@@ -126,11 +126,19 @@ class Commit:
             file.write(0, [data], len(data))
         return file
 
-    def publish(self, names: Mapping[PendingFile, str], *, record: bytes = b"") -> None:
+    def publish(
+        self,
+        names: Mapping[PendingFile, str],
+        *,
+        adopted: Mapping[str, str] | None = None,
+        record: bytes = b"",
+    ) -> None:
         """Give data files their names, none of which may be taken, once all their bytes are safe.
 
         Args:
             names: file -> its name in the directory.
+            adopted: path of a file that is there already -> the second name that it gets in the directory. Where the file
+                system has no hard links it is renamed.
             record: what `Settle` needs should this process die before the commit point.
 
         Raises:
@@ -141,15 +149,41 @@ class Commit:
                 self._store.write(self._lock, 0, [record + b"\n"])
         settle_all(list(names))
         for file, name in names.items():
-            path = self._path(name)
-            try:
-                with doing("rename", path):
-                    self._store.rename_new(file.path, path)
-            except FileExistsError:
-                raise ConflictError("commit.exists", path, "a file of this name is there already") from None
+            self._rename_new(file.path, self._path(name))
             self._temporary.pop(file.path)
-            self._undo.append(partial(self._store.remove, path))
+            self._undo.append(partial(self._store.remove, self._path(name)))
+        for source, name in (adopted or {}).items():
+            self._adopt(source, self._path(name))
         self._sync_directory()
+
+    def _rename_new(self, source: str, path: str) -> None:
+        try:
+            with doing("rename", path):
+                self._store.rename_new(source, path)
+        except FileExistsError:
+            raise ConflictError("commit.exists", path, "a file of this name is there already") from None
+
+    def _adopt(self, source: str, path: str) -> None:
+        if self._store.stat(source) is None and self._store.stat(path) is not None:
+            return  # an earlier try, without hard links, died after it had renamed this one
+        if self._durable:
+            with doing("sync", source):
+                self._store.sync_path(source)
+        try:
+            with doing("link", path):
+                self._store.link(source, path)
+        except FileExistsError:
+            raise ConflictError("commit.exists", path, "a file of this name is there already") from None
+        except OSError as error:
+            if not _has_no_links(error):
+                raise
+            if self._lock is not None:  # from here on its final name may be the only one: no sweep may take it
+                with doing("write", self._lock.path):
+                    self._store.write(self._lock, 0, [b"\n"])
+            self._rename_new(source, path)
+            self._undo.append(partial(self._store.rename_new, path, source))
+        else:
+            self._undo.append(partial(self._store.remove, path))
 
     def switch(self, file: PendingFile, name: str, *, check: Callable[[bytes], None] | None = None) -> None:
         """Put a file in the place of what has its name: the commit point, where everything else is in place.
@@ -189,6 +223,10 @@ class Commit:
         for name in names:
             _attempt(self._store.remove, self._path(name))
 
+    def retire_directory(self, name: str) -> None:
+        """Remove a directory that the commit has made useless, where it is empty."""
+        _attempt(self._store.remove_directory, self._path(name))
+
     # -- how ----------------------------------------------------------------------------------------------------------
 
     def _path(self, name: str) -> str:
@@ -203,7 +241,7 @@ class Commit:
     def _make_directories(self) -> None:
         missing = []
         directory = self.directory.rstrip("/")
-        while directory and self._store.stat(directory) is None:
+        while directory and self._stat(directory) is None:
             missing.append(directory)
             directory = self._store.split(directory)[0].rstrip("/")
         for path in reversed(missing):
@@ -246,8 +284,12 @@ class Commit:
         _attempt(self._store.remove, lock.path)
         _attempt(self._store.close, lock)
 
+    def _stat(self, path: str) -> FileStat | None:
+        with doing("stat", path):
+            return self._store.stat(path)
+
     def _read(self, path: str) -> bytes | None:
-        if self._store.stat(path) is None:
+        if self._stat(path) is None:
             return None
         with doing("read", path):
             source = self._store.open(path)
@@ -258,7 +300,7 @@ class Commit:
 
     def _backup(self, stem: str, path: str) -> str | None:
         """Keep what has this name under a temporary one, so that a failure behind the rename can bring it back."""
-        if self._store.stat(path) is None:
+        if self._stat(path) is None:
             return None
         backup = self._temporary_path(stem)
         try:

@@ -79,6 +79,17 @@ class Disk(LocalStore):
         else:
             os.fdatasync(_number(file))
 
+    def sync_path(self, path: str) -> None:
+        """Open the file and flush it."""
+        number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            if _MAC:
+                _full_sync(number)
+            else:
+                os.fdatasync(number)
+        finally:
+            os.close(number)
+
     def close(self, file: OutputFile) -> None:
         """Close the descriptor, once."""
         assert isinstance(file, DiskFile)

@@ -55,6 +55,10 @@ class WritableStore(Store, Protocol):
         """Return when the file's bytes and size survive a power cut (its name need not). Safe beside `write` on a thread."""
         ...
 
+    def sync_path(self, path: str) -> None:
+        """Return when the bytes of a file that somebody else wrote survive a power cut."""
+        ...
+
     def close(self, file: OutputFile) -> None:
         """Let go of the file; a lock ends."""
         ...

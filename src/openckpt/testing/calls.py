@@ -122,6 +122,10 @@ class CallFS:
         """Sync a file."""
         self._run("sync", file.path, lambda: self.store.sync(file))
 
+    def sync_path(self, path: str) -> None:
+        """Sync a file that was written elsewhere."""
+        self._run("sync_path", path, lambda: self.store.sync_path(path))
+
     def close(self, file: OutputFile) -> None:
         """Let go of a file or a lock."""
         self._run("close", file.path, lambda: self.store.close(file))

@@ -14,6 +14,7 @@ from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from openckpt.writing.manifests import update_checkpoint_state
+    from openckpt.writing.merging import merge_parts, part_prefix
     from openckpt.writing.result import SavedPath
     from openckpt.writing.saving import create, save
     from openckpt.writing.sharding import ByGroup, MaxShardSize, OneShard, Sharding
@@ -30,6 +31,8 @@ _HOMES = {
     "Sliced": "values",
     "Variant": "values",
     "create": "saving",
+    "merge_parts": "merging",
+    "part_prefix": "merging",
     "save": "saving",
     "update_checkpoint_state": "manifests",
 }
@@ -44,6 +47,8 @@ __all__ = [
     "Sliced",
     "Variant",
     "create",
+    "merge_parts",
+    "part_prefix",
     "save",
     "update_checkpoint_state",
 ]
