@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import openckpt
+from dual_bytes import shard_of
 from interop.test_dtypes import NUMERIC, SHAPES, _values
 from interop.test_slices import UNREADABLE
 from interop.written import assert_reads_as_tensorflow, assert_same_array, assert_sound
+from openckpt.formats.dual import index_of_dual
 from openckpt.formats.dual.layout import SAFETENSORS_NAMES
 
 pytestmark = pytest.mark.interop
@@ -244,3 +246,20 @@ def test_keras_weights_restore_from_a_dual_checkpoint(tf: Any, tf_keras: Any, tm
     os.link(tmp_path / f"dual{SHARD}", tmp_path / "dual.safetensors")
     with openckpt.open(tmp_path / "dual.safetensors") as alone:
         assert alone.graph == graph
+
+
+def test_the_index_comes_back_from_the_headers(tf: Any, tmp_path: Path) -> None:
+    """Of a checkpoint in three files, with slices and strings, byte by byte; TensorFlow reads what came back."""
+    value = np.arange(15.0).reshape(5, 3)
+    pieces = {((2, 3), (0, -1)): value[2:], ((0, 1), (0, -1)): value[:1], ((1, 1), (0, -1)): value[1:2]}
+    values = {"w": openckpt.Sliced((5, 3), pieces), "s": np.array([b"x", b""], object)}
+    values |= {f"l/{number}": np.full(number, number, np.int16) for number in range(40)}
+    openckpt.save(str(tmp_path / "ckpt"), values, sharding=openckpt.ByGroup(lambda key, spec: hash_of(key) % 3))
+    index = tmp_path / "ckpt.index"
+    written = index.read_bytes()
+
+    index.write_bytes(index_of_dual([shard_of(path.read_bytes()) for path in sorted(tmp_path.glob("ckpt.data*"))]))
+
+    assert index.read_bytes() == written
+    assert_reads_as_tensorflow(tf, str(tmp_path / "ckpt"))
+    assert_sound(tmp_path / "ckpt")

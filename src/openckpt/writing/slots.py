@@ -84,8 +84,14 @@ class Slots:
         """Yield the place of every slot from ``start`` on."""
         return map(self.place, range(start, len(self.keys))) if self.extents else iter(self.keys[start:])
 
-    def entries(self, count: int, prefix: str) -> list[tuple[bytes, bytes]]:
+    def entries(self, count: int, prefix: str, *, sort_pieces: bool = False) -> list[tuple[bytes, bytes]]:
         """Return the records of the index of a checkpoint with ``count`` data files, sorted.
+
+        Args:
+            count: how many data files there are.
+            prefix: the checkpoint, for messages.
+            sort_pieces: list the pieces of a tensor by data file and extents, as the headers of dual files give them back;
+                else as they came.
 
         Raises:
             UnsupportedError: a key is that of a slice of another tensor (``writing.duplicate-key``).
@@ -99,6 +105,8 @@ class Slots:
         entries = dict(zip(keys, encode_entries(rows), strict=True))
         for raw, slots in self.cut.items():
             spec = self.cut_specs[raw]
+            if sort_pieces:
+                slots = sorted(slots, key=lambda slot: (self.shards[slot], self.extents[slot]))
             listed = tuple(self.extents[slot] for slot in slots)
             first = self.shards[slots[0]]  # such an entry has no data, and names the first data file, as after a merge
             entries[raw] = encode_entry(BundleEntry(BY_NAME[spec.dtype].enum, spec.shape, first, 0, 0, 0, listed))
