@@ -8,18 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dual_bytes import encode_shard, parts_of
 from openckpt.errors import Where
 from openckpt.formats.bundle import BundleEntry, Strings, encode_bundle, encode_entry, parse_entry
 from openckpt.formats.crc import crc32c
 from openckpt.formats.manifest import Manifest, encode_manifest, parse_manifest
 from openckpt.formats.metagraph import parse_meta_graph
 from openckpt.formats.objectgraph import encode_object_graph, parse_object_graph
+from openckpt.formats.safetensors import open_safetensors
 from openckpt.formats.slicing import FULL
 from openckpt.formats.sstable import Table
 from openckpt.formats.v1 import encode_v1
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage.archive import open_archive
-from openckpt.storage.memory import MemorySource
+from openckpt.storage.memory import MemorySource, MemoryStore
 
 PAGES = Path(__file__).parents[2] / "docs" / "format"
 
@@ -92,6 +94,15 @@ def test_the_page_of_meta_graphs_shows_one() -> None:
 def test_format_pages_stay_short(page: str) -> None:
     """A format page is read in one sitting: under 120 lines."""
     assert len((PAGES / page).read_text(encoding="utf-8").splitlines()) < 120
+
+
+def test_the_page_of_dual_files_shows_one() -> None:
+    """A whole file: it is what the layout gives, and it reads as the page says."""
+    (example,) = hex_blocks("dual.md")
+    assert encode_shard(parts_of(b"s", Strings([b"hi"])) + parts_of(b"a", np.array([1, 2], "<i2"))) == example
+    reader = open_safetensors(MemoryStore({"x.safetensors": example}), "x.safetensors")
+    assert reader.read("a").tolist() == [1, 2]
+    assert reader.read("s").item() == b"hi"
 
 
 def test_the_archives_page_shows_a_zip() -> None:
