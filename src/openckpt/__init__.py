@@ -25,6 +25,7 @@ _HOMES = {
     "CheckpointWarning": "errors",
     "CheckpointWriter": "writing",
     "ConflictError": "errors",
+    "Conversion": "conversion",
     "CorruptionError": "errors",
     "Finding": "findings",
     "FormatError": "errors",
@@ -45,6 +46,7 @@ _HOMES = {
     "Variant": "writing",
     "Where": "errors",
     "checkpoint_exists": "opening",
+    "convert": "conversion",
     "create": "writing",
     "diagnose": "doctor",
     "find": "finding",
@@ -68,6 +70,7 @@ __all__ = [
     "CheckpointWarning",
     "CheckpointWriter",
     "ConflictError",
+    "Conversion",
     "CorruptionError",
     "Finding",
     "FormatError",
@@ -89,6 +92,7 @@ __all__ = [
     "Where",
     "__version__",
     "checkpoint_exists",
+    "convert",
     "create",
     "diagnose",
     "find",
@@ -106,6 +110,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from openckpt.conversion import Conversion, convert
     from openckpt.doctor import Report, diagnose
     from openckpt.errors import (
         CheckpointError,

@@ -10,11 +10,11 @@ from openckpt.errors import CheckpointError, NotFoundError, PathNotFoundError
 YES = 0
 """done; the answer is yes"""
 NO = 1
-"""the answer is no: the doctor found an error or a warning, nothing was found, no such key"""
+"""the answer is no: the doctor found an error or a warning, nothing was found, no such key, something else is at the target"""
 USAGE = 2
 """the command line itself is wrong"""
 UNREADABLE = 3
-"""``ls``, ``tree`` and ``show``: what they were given is damaged or of an unknown kind"""
+"""``ls``, ``tree``, ``show`` and ``convert``: what they were given is damaged or of an unknown kind"""
 NO_PATH = 4
 """the path does not exist, or the system refused"""
 BUG = 70
@@ -26,9 +26,9 @@ PIPE_CLOSED = 141
 
 MEANINGS = {
     YES: "yes, done",
-    NO: "the answer is no: the doctor found an error or a warning, nothing was found, there is no such key",
+    NO: "the answer is no: the doctor found an error or a warning, nothing was found, there is no such key, something else is at the target",
     USAGE: "the command line is wrong",
-    UNREADABLE: "`ls`, `tree` and `show` cannot read what they were given (damaged, unknown)",
+    UNREADABLE: "`ls`, `tree`, `show` and `convert` cannot read what they were given (damaged, unknown)",
     NO_PATH: "the path does not exist, or the system refused",
     BUG: "openckpt itself failed: a bug, please report it with the output of `--debug`",
     INTERRUPTED: "Ctrl-C",

@@ -12,7 +12,7 @@ from openckpt.cli.settings import Settings, general_options
 from openckpt.cli.terminal import error_line, prepare_streams, report_error
 from openckpt.errors import CheckpointError
 
-COMMANDS = ("doctor", "find", "ls", "tree", "show", "demo")
+COMMANDS = ("doctor", "find", "ls", "tree", "show", "convert", "demo")
 """In the order of the help page; each is a function ``command`` in the module of that name."""
 
 

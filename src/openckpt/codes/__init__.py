@@ -14,6 +14,7 @@ from openckpt.codes import (
     archive,
     bundle,
     commit,
+    convert,
     detect,
     dual,
     graph,
@@ -38,7 +39,7 @@ from openckpt.codes.code import Code
 from openckpt.errors import Where
 
 _AREAS = (
-    archive, bundle, commit, detect, dual, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors,
+    archive, bundle, commit, convert, detect, dual, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors,
     savedmodel, slices, spec, storage, table, v1, writing,
 )  # fmt: skip
 

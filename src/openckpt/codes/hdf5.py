@@ -123,8 +123,7 @@ CODES: dict[str, Code] = {
     ),
     "hdf5.carried": Code(
         "error",
-        "openckpt wrote this file and put beside each tensor what HDF5 cannot say of it; here that contradicts the tensor: it was "
-        "edited or damaged.",
+        "In a file that openckpt wrote, what stands beside a tensor contradicts it: the file was edited or damaged.",
         "convert the checkpoint again from where it came: openckpt convert SRC {path} --overwrite",
     ),
     "hdf5.carried-version": Code("error", "A newer openckpt wrote this file.", "pip install --upgrade openckpt"),

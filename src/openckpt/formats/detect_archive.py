@@ -20,6 +20,9 @@ _WORDS: dict[ArchiveKind, str] = {
     "xz": "an xz-compressed file",
 }
 
+_NPY, _NPZ_SIDE = b".npy", b"openckpt.json"
+"""members of an npz; the second is openckpt's own (`openckpt.formats.npz_encoder`)"""
+
 
 def detect_archive(source: ByteSource, kind: ArchiveKind, head: bytes) -> Detected:
     """Return what an archive of a known kind is."""
@@ -29,7 +32,9 @@ def detect_archive(source: ByteSource, kind: ArchiveKind, head: bytes) -> Detect
         directory = read_directory(source)
         if directory.shift and head.startswith(LOCAL) and is_translated(source, grown=True):
             return text_damaged("a zip file")
-        if directory.size > MIB:  # a hundred thousand members: no format of weights has so many
+        first = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+        # ten thousand members and more: only an npz has so many in earnest
+        if directory.size > (64 * MIB if first.endswith(_NPY) else MIB):
             return Detected("zip", "a zip archive")
         names = [entry.name for entry in iter_entries(source, directory, DEFAULT_LIMITS)]
         cut = ""
@@ -46,7 +51,8 @@ def _by_members(names: list[bytes]) -> Detected:
     have = set(names)
     if b"model.weights.h5" in have or {b"config.json", b"metadata.json"} & have:
         return Detected("keras", "a Keras .keras archive")
-    if names and all(name.endswith(b".npy") for name in names):
+    arrays = have - {_NPZ_SIDE}
+    if arrays and all(name.endswith(_NPY) for name in arrays):
         return Detected("npz", "a NumPy npz archive")
     if any(name == b"data.pkl" or name.endswith(b"/data.pkl") for name in names):
         return Detected(

@@ -9,22 +9,21 @@ where all of them do there is no such member. Equal tensors give equal bytes: ti
 
 from __future__ import annotations
 
+import io
 import json
-import zipfile
 from collections.abc import Sequence
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from openckpt.formats.carried import BLOBS, Carried, assign_names, blob_of, elements_of
 from openckpt.formats.npy import MAGIC
 from openckpt.formats.npz import SIDE_NAME, SIDE_VERSION, SUFFIX
 from openckpt.storage.archive.names import harmless_path
+from openckpt.storage.archive.writing import ZipWriter
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)
 _NAME_BYTES = 60_000  # the length of a name in a zip is 16 bits
-_PIECE = 8 << 20
 _PADDING = 1024  # bytes that padding to the longest string may always cost
 
 
@@ -57,8 +56,8 @@ class NpzWriter:
         keys: every key that will be added, which settles the names of the members.
     """
 
-    def __init__(self, file: IO[bytes], keys: Sequence[str]) -> None:
-        self._zip = zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True)
+    def __init__(self, file: io.RawIOBase | io.BytesIO, keys: Sequence[str]) -> None:
+        self._zip = ZipWriter(file)
         self._names = assign_names(keys, is_member_name)
         self._side: dict[str, Carried] = {}
 
@@ -85,17 +84,7 @@ class NpzWriter:
             self._side[name] = Carried(key, dtype, shape)
         header = encode_npy_header(elements.dtype.str, elements.shape)
         data = elements.reshape(-1).view(np.uint8).data if elements.nbytes else memoryview(b"")
-        self._write(name + SUFFIX, len(header) + data.nbytes, (header, data))
-
-    def _write(self, name: str, size: int, parts: Sequence[bytes | memoryview]) -> None:
-        info = zipfile.ZipInfo(name, _EPOCH)
-        info.create_system = 3  # else the bytes would depend on the system
-        with self._zip.open(info, "w", force_zip64=size >= zipfile.ZIP64_LIMIT) as member:
-            for part in parts:
-                for at in range(
-                    0, len(part), _PIECE
-                ):  # checksummed in pieces that the cache still has when they are written
-                    member.write(part[at : at + _PIECE])
+        self._zip.add(name + SUFFIX, (header, data))
 
     def finish(self) -> None:
         """Write what NumPy forgets, and the directory of the zip."""
@@ -105,12 +94,12 @@ class NpzWriter:
                 for name, said in sorted(self._side.items())
             }
             text = json.dumps({"version": SIDE_VERSION, "tensors": tensors}, separators=(",", ":")).encode("ascii")
-            self._write(SIDE_NAME, len(text), (text,))
-        self._zip.close()
+            self._zip.add(SIDE_NAME, (text,))
+        self._zip.finish()
 
     def abandon(self) -> None:
         """Let go of the file without finishing it."""
-        self._zip.fp = None  # else the zip would write its directory when it is collected
+        self._zip.abandon()
 
 
 def _spelled(value: Array) -> Array | None:

@@ -76,6 +76,11 @@ class PendingFile:
             if self._unsynced >= _SYNC_EVERY and (self._syncing is None or not self._syncing.is_alive()):
                 self._sync_beside()
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return up to ``size`` of the bytes written so far, fewer at their end."""
+        with doing("read", self.path):
+            return self._store.read(self._file, offset, size)
+
     def _sync_beside(self) -> None:
         self._join()
         self._unsynced = 0

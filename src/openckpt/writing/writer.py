@@ -255,6 +255,31 @@ class CheckpointWriter:
             shard.flush()
         self._behind.drain()
 
+    def add_many(self, values: Mapping[str, Value | Stored]) -> None:
+        """Write several announced tensors; all may be changed as soon as this returns.
+
+        Args:
+            values: key -> value as `add` takes it, or `Stored` bytes of a tensor that is announced whole: then nothing is
+                made or checked again but their number.
+
+        Raises:
+            CheckpointError, OSError: as `add`.
+        """
+        for key, value in values.items():
+            raw = encode_key(key, self.prefix)
+            where = Where(self.prefix, key)
+            if raw in self._seen:
+                raise UnsupportedError("writing.duplicate-key", where, "this key was added before")
+            if raw not in self._specs or type(value) is not Stored:
+                self._check_announced(raw, value, None, where)
+            whole = self._slots.whole.get(raw)
+            for slot in self._slots.cut[raw] if whole is None else (whole,):
+                self._put_slot(slot, key, value)
+            self._seen.add(raw)
+        for shard in self._shards:
+            shard.flush()
+        self._behind.drain()
+
     def put_all(self, values: Mapping[str, Value | Stored]) -> None:
         """Write every announced tensor, each as its spec says; all must stay as they are until the block ends."""
         slots = self._slots
@@ -365,7 +390,8 @@ class CheckpointWriter:
         for shard in self._shards:
             shard.flush()
         count = self._taken.free_count(len(self._shards))
-        table = encode_table(slots.entries(count, self.prefix))  # beside the last bytes on their way
+        entries = slots.entries(count, self.prefix, sort_pieces=self._layout == "dual")
+        table = encode_table(entries)  # beside the last bytes on their way
         self._behind.drain()
         crcs = dict(zip(slots.places(), slots.crcs, strict=True))
         self._shards += [self._empty_shard() for _ in range(count - len(self._shards))]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from openckpt.formats.carried import BLOBS, HOSTS, OPAQUE, blob_of, elements_of
 from openckpt.formats.hdf5.library import LIBRARY_ERRORS, first_line
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class WatchedFile(io.RawIOBase):
     """What h5py writes through; keeps the first error of the file, which libhdf5 would swallow."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: io.RawIOBase | io.BytesIO) -> None:
         self._file = file
         self.error: BaseException | None = None
 
@@ -43,7 +43,7 @@ class WatchedFile(io.RawIOBase):
         """Write at the position."""
         if self.error is None:
             try:
-                return self._file.write(data)
+                return self._file.write(data) or 0
             except BaseException as error:
                 self.error = error
         return memoryview(data).nbytes  # nothing is worth writing any more
@@ -52,7 +52,7 @@ class WatchedFile(io.RawIOBase):
         """Read at the position."""
         if self.error is None:
             try:
-                data = self._file.read(memoryview(buffer).nbytes)
+                data = self._file.read(memoryview(buffer).nbytes) or b""
                 memoryview(buffer).cast("B")[: len(data)] = data
                 return len(data)
             except BaseException as error:
@@ -88,7 +88,7 @@ class HDF5Writer:
         keys: every key that will be added, which settles the paths.
     """
 
-    def __init__(self, file: IO[bytes], keys: Sequence[str]) -> None:
+    def __init__(self, file: io.RawIOBase | io.BytesIO, keys: Sequence[str]) -> None:
         import h5py
         from h5py import h5d, h5p, h5t
 

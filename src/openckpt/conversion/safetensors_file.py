@@ -1,0 +1,87 @@
+"""One safetensors file: byte for byte a data file of a dual checkpoint of the same tensors (docs/format/dual.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from openckpt.conversion.planning import Row, key_bytes
+from openckpt.formats.dual import DualTensor, plan_dual
+from openckpt.formats.spec import TensorSpec
+
+if TYPE_CHECKING:
+    from openckpt.conversion.moving import Moved
+    from openckpt.formats.dual import DualPlan, Place
+    from openckpt.storage.pending import PendingFile
+
+_MOST_BUFFERS = 1000  # of one call to the system
+
+
+class SafetensorsFile:
+    """Fills one safetensors file; tensors come in any order, the header last."""
+
+    def __init__(self, file: PendingFile, rows: Sequence[Row]) -> None:
+        self._file = file
+        self._plan = plan_rows(rows, file.path)
+        self._crcs: dict[Place, int] = {}
+        self._sizes: dict[Place, int] = {}  # of the tensors whose size the plan did not know
+        self._end = self._plan.end
+        self._held: list[memoryview | bytes] = []
+        self._start = self._size = 0
+        file.reserve(0, self._end)
+
+    @property
+    def order(self) -> list[str]:
+        """The keys as they lie in the file; those of unknown size last, by key."""
+        return order_of(self._plan)
+
+    def add(self, moved: Moved) -> None:
+        """Write one tensor."""
+        place, (data, crc) = key_bytes(moved.row.key), moved.stored
+        offset = self._plan.offsets.get(place, -1)
+        if offset < 0:
+            offset = self._end
+            self._end += len(data)
+            self._sizes[place] = len(data)
+        self._crcs[place] = crc or 0
+        if not len(data):
+            return
+        if offset != self._start + self._size or len(self._held) == _MOST_BUFFERS:
+            self.flush()
+            self._start = offset
+        self._held.append(data)
+        self._size += len(data)
+
+    def flush(self) -> None:
+        """Write what is held back: neighbours, in one call."""
+        if self._held:
+            self._file.write(self._start, self._held, self._size)
+        self._start += self._size
+        self._held, self._size = [], 0
+
+    def finish(self) -> None:
+        """Write the header."""
+        self.flush()
+        header = self._plan.header(self._crcs, self._sizes)
+        self._file.write(0, [header], len(header))
+
+    def abandon(self) -> None:
+        """Nothing to let go of."""
+
+
+def plan_rows(rows: Sequence[Row], path: str) -> DualPlan:
+    """Lay out the file of some tensors.
+
+    Raises:
+        LimitError: the header would be too long (``dual.header-too-large``).
+    """
+    return plan_dual(
+        [DualTensor(key_bytes(row.key), TensorSpec(row.dtype, row.spec.shape, row.target.nbytes)) for row in rows],
+        path,
+    )
+
+
+def order_of(plan: DualPlan) -> list[str]:
+    """Return the keys of a plan as they lie in the file; those of unknown size last, by key."""
+    places = [place for place in (*plan.offsets, *sorted(plan.unsized)) if isinstance(place, bytes)]
+    return [place.decode("utf-8", "surrogateescape") for place in places]
