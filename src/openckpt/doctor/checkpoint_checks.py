@@ -8,12 +8,15 @@ from openckpt.doctor.report import CheckpointReport, checkpoint_report, has_erro
 from openckpt.doctor.scene import Scene, refusal
 from openckpt.errors import CheckpointError
 from openckpt.findings import Finding, finding_of, make_finding
+from openckpt.formats.names import prefix_of
 from openckpt.formats.spec import GRAPH_KEY, TensorReader
+from openckpt.opening.grouping import group_names
 from openckpt.opening.listing import Group
 from openckpt.opening.opener import open_target
 from openckpt.opening.reader import CheckpointReader
 from openckpt.opening.sniffing import promises_checkpoint
 from openckpt.opening.target import How, Target
+from openckpt.storage import LocalStore
 
 _NAMED = How("prefix", "named")
 _OTHER_FORMATS = {
@@ -32,6 +35,11 @@ def target_of(scene: Scene, group: Group) -> Target:
 def examine(scene: Scene, group: Group) -> CheckpointReport | None:
     """Check one checkpoint; None when another program has removed it since the directory was listed."""
     shown = scene.show(group)
+    if group.format == "bundle-v2" and group.index is None:
+        there = _looked_at_again(scene, group)
+        if there is None:
+            return None
+        group = there
     if group.uncommitted:
         from openckpt.opening.remains import not_committed
 
@@ -63,6 +71,19 @@ def examine(scene: Scene, group: Group) -> CheckpointReport | None:
     if has_error(findings) and _is_gone(scene, group):
         return None
     return checkpoint_report(shown, reader.format, step, findings)
+
+
+def _looked_at_again(scene: Scene, group: Group) -> Group | None:
+    """Return the group as it is now: a sweep takes the index first and then the data, and a save gives it last."""
+    store, directory = scene.store, scene.listing.directory
+    if not isinstance(store, LocalStore):
+        return group
+    try:
+        stats = [stat for stat in store.scan(directory) if prefix_of(stat.name) == group.name]
+    except OSError:
+        return group
+    listing = group_names(store, directory, stats, limits=scene.limits)
+    return next((found for found in listing.groups if found.format == group.format), None)
 
 
 def _is_gone(scene: Scene, group: Group) -> bool:

@@ -28,7 +28,7 @@ from openckpt.opening.choosing import latest_key
 from openckpt.opening.grouping import group_directory
 from openckpt.opening.listing import Group
 from openckpt.opening.opener import open_target
-from openckpt.storage import FileStat
+from openckpt.storage import FileStat, LocalStore
 
 MOST_CHECKPOINTS = 1000
 """checkpoints that one report looks at"""
@@ -93,14 +93,21 @@ def examine_directory(scene: Scene, *, most: int = MOST_CHECKPOINTS) -> Director
 
 
 def _settled(scene: Scene) -> tuple[Scene, ManifestVerdict]:
-    """Return the scene and what its manifest says, looked at again while a trainer changes both."""
+    """Return the scene and what its manifest says, looked at again while a trainer changes both.
+
+    A verdict stands when the manifest was the same before the directory was listed and after it was read: names that were read
+    before a save, and the manifest of that save, contradict each other.
+    """
     verdict = check_manifest(scene)
-    for _ in range(_RETRIES):
-        before = scene.listing.manifests.get(MANIFEST_NAME)
-        now = scene.store.stat(scene.store.join(scene.listing.directory, MANIFEST_NAME))
-        same = (None if before is None else before.identity) == (None if now is None else now.identity)
-        if same or all(finding.severity == "note" for finding in verdict.findings):
+    path = scene.store.join(scene.listing.directory, MANIFEST_NAME)
+    before: FileStat | None = None
+    for look in range(_RETRIES):
+        if all(finding.severity == "note" for finding in verdict.findings) or not isinstance(scene.store, LocalStore):
             break
+        now = scene.store.stat(path)
+        if look and (None if before is None else before.identity) == (None if now is None else now.identity):
+            break
+        before = now
         listing = group_directory(scene.store, scene.listing.directory, limits=scene.limits)
         scene = replace(scene, listing=listing)
         verdict = check_manifest(scene)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from openckpt.errors import CheckpointError, CorruptionError, LimitError
 from openckpt.formats.manifest import Manifest, entry_name, is_windows_entry, parse_manifest
-from openckpt.formats.names import MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
+from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, parse_v1_shard_name, prefix_of, v1_shard_name
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.grouping import group_directory, group_names
 from openckpt.opening.listing import Group, Listing, what_is_missing
@@ -112,7 +112,7 @@ def locate_entry(store: Store, listing: Listing, entry: str, *, limits: Limits =
         if stat is None or stat.kind != "dir" or stat.link:
             return Entry(entry, _find(listing, name), outside=stat is not None and stat.link, by_name=True)
     if not subdirectory:
-        return Entry(entry, _find(listing, name))
+        return Entry(entry, _find(listing, name) or _appeared(store, listing, name, limits))
     try:
         below = group_directory(store, path, limits=limits)
     except OSError:
@@ -143,6 +143,17 @@ def _find(listing: Listing, name: str) -> Group | None:
     # TensorFlow looks for NAME.index first, so a manifest that names example.h5f means the prefix, not the HDF5 file.
     found = sorted(listing.named(group_name(name)), key=lambda group: _TF_ORDER.get(group.format, 2))
     return found[0] if found else None
+
+
+def _appeared(store: Store, listing: Listing, name: str, limits: Limits) -> Group | None:
+    """Return the checkpoint of this name if it was saved since the names were read: a manifest may be newer than a listing."""
+    if not isinstance(store, LocalStore) or store.stat(store.join(listing.directory, name + INDEX_SUFFIX)) is None:
+        return None
+    try:
+        stats = [stat for stat in store.scan(listing.directory) if prefix_of(stat.name) == name]
+    except OSError:
+        return None
+    return _find(group_names(store, listing.directory, stats, limits=limits), name)
 
 
 def group_name(entry_name_: str) -> str:

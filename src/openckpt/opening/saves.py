@@ -113,7 +113,7 @@ def stale_shards(store: Store, listing: Listing) -> list[FileStat]:
 def save_findings(store: Store, listing: Listing) -> Iterator[Finding]:
     """Yield one note for every save that runs or broke off."""
     for save in unfinished_saves(store, listing):
-        is_manifest = save.stem == MANIFEST_NAME and not save.committed
+        is_manifest = not save.committed and (save.stem == MANIFEST_NAME or save.stem in listing.manifests)
         what = "an update of the manifest" if is_manifest else f"a save of {save.stem!r}"
         count, size = len(save.files), size_text(sum(stat.size for stat in save.files))
         files = f"one file, {size}" if count == 1 else f"{count} files, {size}"

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import openckpt
-from openckpt.errors import ConflictError, PathNotFoundError
-from openckpt.formats.bundle import encode_bundle
+from openckpt.errors import ConflictError, CorruptionError, PathNotFoundError
+from openckpt.formats.bundle import encode_bundle, open_bundle
 from openckpt.opening import group_directory, opener, settling
-from openckpt.storage import FileStat
-from openckpt.storage.local import LocalStore
+from openckpt.opening.choosing import locate_entry
+from openckpt.storage import LOCAL, FileStat
+from openckpt.storage.local import LocalFile, LocalStore
 from openckpt.storage.reading import ByteSource
 
 FILES = encode_bundle({"w": np.arange(4, dtype=np.float32)}, "ckpt-1")
@@ -144,3 +145,63 @@ def test_open_gives_up_in_the_end(run: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(opener, "open_target", replaced)
     with pytest.raises(ConflictError):
         openckpt.open(run)
+
+
+def test_an_index_that_is_replaced_each_time_is_a_conflict(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight attempts to open index and shards together, then an error: never the index of one save over data of another."""
+    looks = []
+    monkeypatch.setattr(LocalFile, "unchanged", lambda file: looks.append(file.path) or False)
+    with pytest.raises(ConflictError) as caught:
+        open_bundle(LOCAL, str(run / "ckpt-1"))
+    assert caught.value.code == "storage.changed"
+    assert looks == [str(run / INDEX)] * 8
+
+
+def test_a_shard_that_went_with_its_save_is_a_conflict(tmp_path: Path) -> None:
+    """The first 64 are opened with the index; of the others one may go when the prefix is saved over or removed."""
+    tensors = {f"w{number:02d}": np.full(3, number, np.float32) for number in range(70)}
+    for name, data in encode_bundle(tensors, "m", shards=70).items():
+        (tmp_path / name).write_bytes(data)
+    with openckpt.open(tmp_path / "m.index") as ckpt:
+        late = [key for key in tensors if ckpt.locate(key)[0].shard >= 64]
+        openckpt.save(str(tmp_path / "m"), {"w": np.zeros(2)}, overwrite=True)
+        assert ckpt[next(iter(set(tensors) - set(late)))].shape == (3,)
+        with pytest.raises(ConflictError) as caught:
+            ckpt[late[0]]
+    assert caught.value.code == "storage.changed"
+
+
+def test_a_shard_that_was_never_there_is_missing(tmp_path: Path) -> None:
+    """The index is the one that was opened: it is the copy that is broken."""
+    tensors = {f"w{number:02d}": np.full(3, number, np.float32) for number in range(70)}
+    for name, data in encode_bundle(tensors, "m", shards=70).items():
+        if "data-00069" not in name:
+            (tmp_path / name).write_bytes(data)
+    with openckpt.open(tmp_path / "m.index") as ckpt:
+        (key,) = [key for key in tensors if ckpt.locate(key)[0].shard == 69]
+        with pytest.raises(CorruptionError) as caught:
+            ckpt[key]
+    assert caught.value.code == "bundle.shard-missing"
+
+
+def test_a_manifest_newer_than_the_listing_names_what_is_there(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checkpoint that it names was saved after the names were read."""
+    listing = group_directory(LOCAL, str(run))
+    for name, data in encode_bundle({"w": np.arange(4, dtype=np.float32)}, "ckpt-2").items():
+        (run / name).write_bytes(data)
+    entry = locate_entry(LOCAL, listing, "ckpt-2")
+    assert entry.group is not None and entry.group.complete
+    assert locate_entry(LOCAL, listing, "ckpt-3").group is None
+
+
+def test_names_read_before_a_save_over_them_are_read_again(run: Path) -> None:
+    """The index already counts the new data files, which the scan has missed, while the old ones still lie there."""
+    new = encode_bundle({"w": np.arange(4, dtype=np.float32), "b": np.zeros(3)}, "ckpt-1", shards=2)
+
+    def save_over() -> None:
+        for name, data in new.items():
+            (run / f"{name}.tmp").write_bytes(data)
+            (run / f"{name}.tmp").replace(run / name)
+
+    (group,) = group_directory(Trained(scan1=save_over), str(run)).groups
+    assert (group.num_shards, group.header_shards, group.complete) == (2, None, True)

@@ -4,13 +4,16 @@ TensorFlow replaces a prefix in this order (formats 2.11): new shards are rename
 place*, the parts in ``PREFIX_temp`` go. Seen from here: an index that is cut short, or new shards beside the old index. Both
 last for milliseconds, and both show - the index changes under the reader, or ``PREFIX_temp`` is there and a shard is newer
 than the index. Then the open is tried again.
+
+openckpt replaces a prefix in one moment: the new data lies under another shard count, the index is renamed over the old one,
+and then the old data goes. Seen from here: the old index, and shards of it that are not there any more; again the index shows it.
 """
 
 from __future__ import annotations
 
 import time
 
-from openckpt.errors import CheckpointError
+from openckpt.errors import CheckpointError, ConflictError
 from openckpt.formats.bundle.reader import BundleReader
 from openckpt.formats.bundle.saving import is_being_saved
 from openckpt.formats.names import INDEX_SUFFIX
@@ -29,6 +32,7 @@ def open_bundle(store: Store, prefix: str, *, limits: Limits = DEFAULT_LIMITS) -
     Raises:
         FileNotFoundError: there is no ``prefix.index``.
         FormatError: the index is damaged, not an index, or of a newer version.
+        ConflictError: it was replaced during every one of eight attempts (``storage.changed``).
     """
     path = prefix + INDEX_SUFFIX
     for attempt in range(_ATTEMPTS):
@@ -43,9 +47,14 @@ def open_bundle(store: Store, prefix: str, *, limits: Limits = DEFAULT_LIMITS) -
             if last or not moving:
                 raise
         else:
-            if last or (not _half_replaced(store, reader) and index.unchanged()):
+            settled = last or not _half_replaced(store, reader)  # asked before the index is, as above
+            current = index.unchanged()
+            if settled and current:
                 return reader
             reader.close()
+            if last:
+                message = "another program replaces this checkpoint again and again"
+                raise ConflictError("storage.changed", reader.path, message)
         time.sleep(0.001 * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
 

@@ -44,7 +44,7 @@ class BundleReader:
         self.prefix, self._source, self._limits = prefix, source, limits
         self.path = store.display(prefix)
         self.index = BundleIndex(source, self.path, limits)
-        self.shards = Shards(store, prefix, self.header.num_shards)
+        self.shards = Shards(store, prefix, self.header.num_shards, source.unchanged)
         self._data: BundleData | None = None
 
     @property

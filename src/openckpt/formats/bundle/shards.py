@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from openckpt.errors import CorruptionError, Where
+from collections.abc import Callable
+
+from openckpt.errors import ConflictError, CorruptionError, Where
 from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name
 from openckpt.storage.reading import ByteSource, Store
 
@@ -12,10 +14,17 @@ _MOST_OPEN = 512  # open files at a time; the usual limit of a process is 1,024
 
 
 class Shards:
-    """Opens the shards ``0 .. count-1`` of a prefix; thread-safe."""
+    """Opens the shards ``0 .. count-1`` of a prefix; thread-safe.
 
-    def __init__(self, store: Store, prefix: str, count: int) -> None:
-        self._store, self._prefix = store, prefix
+    Args:
+        store: where they lie.
+        prefix: as a path of the store.
+        count: how many the index names.
+        is_current: whether that index still is the one of the prefix; a save over it removes the shards.
+    """
+
+    def __init__(self, store: Store, prefix: str, count: int, is_current: Callable[[], bool]) -> None:
+        self._store, self._prefix, self._is_current = store, prefix, is_current
         self.stated = count
         self.count = count
         """the count in the file names: the header's, unless only another complete set is there (formats 2.11)"""
@@ -74,6 +83,7 @@ class Shards:
         Raises:
             CorruptionError: no such file (``bundle.shard-missing``), or the entry names a shard that cannot exist
                 (``bundle.shard-range``).
+            ConflictError: it went when the checkpoint was replaced or removed (``storage.changed``).
             OSError: the system refused.
         """
         source = self._open.get(shard)
@@ -92,6 +102,9 @@ class Shards:
             if source is not None:
                 return source
         error = self._failed[shard]
+        if isinstance(error, FileNotFoundError) and not self._is_current():
+            message = "another program replaced or removed this checkpoint since it was opened"
+            raise ConflictError("storage.changed", Where(self.display(shard), key), message)
         if isinstance(error, FileNotFoundError):
             raise CorruptionError(
                 "bundle.shard-missing", Where(self.display(shard), key), "this data file of the checkpoint is missing"
