@@ -9,8 +9,7 @@ Nothing is allocated for a run that was not compared with the size of its file w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CheckpointError, ConflictError, LimitError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME
@@ -20,6 +19,8 @@ from openckpt.formats.spec import Extent, ListedTensors, TensorSpec
 from openckpt.limits import DEFAULT_LIMITS, Limits, no_memory
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from openckpt.findings import Finding, Progress
     from openckpt.formats.objectgraph import ObjectGraph
     from openckpt.formats.spec import Array
@@ -28,11 +29,10 @@ if TYPE_CHECKING:
 _NUMPY_RANK = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Where the bytes of one numeric tensor lie: a file of the reader, an offset, a length, and how they are laid out.
 
-    ``crc`` is the CRC-32C of the bytes as stored, None where the format has none.
+    A tuple, because a file may have a million of them. ``crc`` is the CRC-32C of the bytes as stored, None where the format has none.
     """
 
     source: int
@@ -202,8 +202,11 @@ class FlatReader(ListedTensors):
             except CheckpointError as error:
                 yield finding_of(error)
 
+    _hashes_runs = False
+    """whether `_verify_run` has something to check, beyond the checksum of the run"""
+
     def _verify_run(self, key: str, raw: memoryview) -> None:
-        """Check the stored bytes of a whole tensor; formats without checksums have nothing to check."""
+        """Check the stored bytes of a whole tensor against a checksum of the format's own."""
 
     def _done_with(self, key: str) -> None:
         """Hear that a tensor was read, to let go of what was unpacked for it."""
@@ -215,30 +218,37 @@ class FlatReader(ListedTensors):
     ) -> dict[str, Array]:
         requests: list[Request] = []
         targets: list[Array | None] = []
+        layouts: dict[TensorSpec, tuple[tuple[int, ...], np.dtype[np.generic]]] = {}  # many tensors share one
         for key, target in zip(keys, out, strict=True):
             run, spec = self._runs[key], self._specs[key]
-            shape = checked_shape(spec, Where(self.path, key))
+            layout = layouts.get(spec)
+            if layout is None:
+                layout = layouts[spec] = checked_shape(spec, Where(self.path, key)), spec.numpy_dtype
+            shape, dtype = layout
             turned = run.fortran and len(shape) > 1
             stored = shape[::-1] if turned else shape
-            source, crc = self._sources[run.source], run.crc if verify else None
-            requests.append(Request(key, source, run.offset, run.nbytes, spec.numpy_dtype, stored, crc))
+            crc = run.crc if verify else None
+            requests.append(Request(key, self._sources[run.source], run.offset, run.nbytes, dtype, stored, crc))
             targets.append(None if turned else target)
         arrays = read_arrays(requests, mismatch=mismatch, limits=self._limits, out=targets, threads=threads)
         for place in {self._runs[key].source for key in keys}:
             check_rewritten(self._sources[place])
         result: dict[str, Array] = {}
+        hashed = verify and self._hashes_runs
         for key, target, array in zip(keys, out, arrays, strict=True):
-            result[key] = self._finish(key, target, array, verify)
+            if hashed:
+                self._verify_run(key, byte_view(array))
+            result[key] = self._finish(key, target, array)
             self._done_with(key)
         return result
 
-    def _finish(self, key: str, target: Array | None, array: Array, verify: bool) -> Array:
-        """Check the bytes that were read and turn them into the value: byte order, order of dimensions, honest bools."""
+    def _finish(self, key: str, target: Array | None, array: Array) -> Array:
+        """Turn the bytes that were read into the value: byte order, order of dimensions, honest bools."""
+        run, spec = self._runs[key], self._specs[key]
+        if not run.big_endian and not run.fortran and spec.dtype != "bool":
+            return array
         import numpy as np
 
-        run = self._runs[key]
-        if verify:
-            self._verify_run(key, byte_view(array))
         if run.big_endian:
             array.byteswap(inplace=True)
         if array.dtype == np.bool_:

@@ -354,15 +354,28 @@ def test_a_plain_file_beside_a_shard_stays_plain() -> None:
     assert list(reader.validate()) == []
 
 
-def test_two_files_with_one_key_are_refused() -> None:
-    """Under two names of safetensors that mean the same tensor."""
-    files = {
-        "m.safetensors.index.json": b'{"weight_map": {"key-0": "a.safetensors", "key-1": "b.safetensors"}}',
-        "a.safetensors": encode_shard(parts_of(b"\xff", np.zeros(1))),
-        "b.safetensors": encode_shard(parts_of(b"\xff", np.zeros(1)) + parts_of(b"\xfe", np.zeros(1))),
+WHOLE, CUT = np.zeros(2, np.int8), Sliced((2,), {((0, 1),): np.zeros(1, np.int8), ((1, 1),): np.zeros(1, np.int8)})
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(WHOLE, WHOLE), (WHOLE, CUT), (CUT, WHOLE), (CUT, CUT), (Strings([b""]), CUT), (CUT, Strings([b""])), (WHOLE, Strings([b""]))],
+)  # fmt: skip
+def test_two_files_with_one_key_are_refused(first: Any, second: Any) -> None:
+    """Under two names of safetensors that mean the same tensor, whole or in pieces."""
+    datas = {
+        "a.safetensors": encode_shard(parts_of(b"\xff", first)),
+        "b.safetensors": encode_shard(
+            parts_of(b"\xff", second) + parts_of(b"\xfe\xfe", np.zeros(3)) + parts_of(b"\xfe", np.zeros(3))
+        ),
     }
+    names = {name: path for path, data in datas.items() for name in header_of(data) if name != "__metadata__"} | {
+        "key-0": "a.safetensors"
+    }
+    index = json.dumps({"weight_map": names}).encode()
+
     with pytest.raises(CorruptionError) as caught:
-        open_safetensors(MemoryStore(files), "m.safetensors.index.json")
+        open_safetensors(MemoryStore({"m.safetensors.index.json": index, **datas}), "m.safetensors.index.json")
 
     assert caught.value.code == "dual.duplicate-key"
 

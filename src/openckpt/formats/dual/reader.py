@@ -53,19 +53,19 @@ class DualReader(SafetensorsReader):
             self._entries[source] = {entry.name: entry for entry in header.dual.entries}
         entry = self._entries[source][key]
         name = entry.key.decode("utf-8", "surrogateescape")
-        numeric = BY_NAME[entry.spec.dtype].is_numeric
-        if entry.slice is None and name in self._specs:
+        dtype = BY_NAME[entry.spec.dtype]
+        if name in (self._specs if entry.slice is None else self._runs):
             where = Where(self._sources[source].path, name, entry.offset)
             raise CorruptionError("dual.duplicate-key", where, "two files hold a tensor of the same key")
-        if entry.slice is None:
-            self._specs[name] = entry.spec
-        else:  # what the index says of a tensor in pieces
-            whole = TensorSpec(entry.spec.dtype, entry.full_shape, None)
-            self._specs[name] = whole._replace(nbytes=whole.size * BY_NAME[whole.dtype].itemsize if numeric else None)
-        if numeric and entry.slice is None and entry.spec.dtype not in SUB_BYTE:
-            self._runs[name] = Run(source, entry.offset, entry.spec.nbytes or 0, crc=entry.crc)
+        if entry.slice is not None:  # listed as the index lists a tensor in pieces
+            whole = TensorSpec(dtype.name, entry.full_shape, None)
+            self._specs[name] = whole._replace(nbytes=whole.size * dtype.itemsize if dtype.is_numeric else None)
         else:
-            self._decoded.setdefault(source, []).append(entry)
+            self._specs[name] = entry.spec
+            if dtype.is_numeric and dtype.name not in SUB_BYTE:
+                self._runs[name] = Run(source, entry.offset, entry.spec.nbytes or 0, crc=entry.crc)
+                return
+        self._decoded.setdefault(source, []).append(entry)
 
     def _settle(self, headers: Iterable[tuple[int, SafetensorsHeader]]) -> None:
         super()._settle(headers)
