@@ -11,7 +11,7 @@ from openckpt.errors import shown
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import TEMP_SUFFIX, is_manifest_temp
 from openckpt.opening.listing import Group, Listing
-from openckpt.opening.saves import save_findings, stale_shards
+from openckpt.opening.saves import is_written_to, save_findings, stale_shards
 from openckpt.storage import FileStat, Store
 
 _COMPARED_BYTES = 16 << 20
@@ -55,6 +55,8 @@ def _working_directory(scene: Scene, stat: FileStat) -> Finding:
     message = f"working directory of a save, {files} in it" if names else "empty working directory of a save"
     path = scene.store.display(stat.path)
     prefix = stat.name.removesuffix(TEMP_SUFFIX)
+    if is_written_to(scene.store, stat):
+        return make_finding("run.saving", path, f"parts of {prefix!r} are being saved or merged, {files} so far")
     unfinished = names and any(group.name == prefix and not group.complete for group in scene.listing.groups)
     # What lies in it may be all that is left of that save: nobody should delete it on the way to restoring that.
     fix = f"when {prefix!r} is whole again, or given up: rm -r {quoted(path)}" if unfinished else None

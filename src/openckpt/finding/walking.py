@@ -23,7 +23,7 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening.choosing import group_name, home_of, inside, latest_key, read_manifest
 from openckpt.opening.grouping import group_directory, group_single_file
 from openckpt.opening.listing import Group, Listing
-from openckpt.opening.saves import save_findings, stale_shards
+from openckpt.opening.saves import is_written_to, save_findings, stale_shards
 from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import LOCAL, ByteSource, FileStat, Store
 
@@ -332,6 +332,9 @@ def _found(
 
 def _odd_files(store: Store, listing: Listing) -> Iterator[Finding]:
     for stat in listing.leftovers:
+        if stat.kind == "dir" and is_written_to(store, stat):
+            yield make_finding("run.saving", store.display(stat.path), "parts of a save, being written or merged")
+            continue
         code = "run.leftover-parts" if stat.kind == "dir" else "run.leftover-file"
         what = "the working directory of a save" if stat.kind == "dir" else "a temporary file of a save"
         yield make_finding(code, store.display(stat.path), f"{what} that was interrupted or still runs")

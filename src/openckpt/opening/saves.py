@@ -2,6 +2,7 @@
 
     ckpt-7.openckpt-lock       held by a running program: the save runs; held by nobody: its writer is dead
     ckpt-7.0.openckpt-tmp      data without its name yet
+    ckpt-7_temp/               parts of it that several programs save, with locks of their own
     ckpt-7.data-00000-of-...   without ckpt-7.index: published, not committed; there is no such checkpoint (yet)
                                with it: the data of the other side of an overwrite that was not taken, or not yet
 
@@ -19,6 +20,7 @@ from openckpt.codes.quoting import quoted
 from openckpt.errors import size_text
 from openckpt.findings import Finding, make_finding
 from openckpt.formats.names import MANIFEST_NAME, is_save_lock, parse_shard_name
+from openckpt.formats.names import TEMP_SUFFIX as PARTS_SUFFIX
 from openckpt.opening.listing import Group, Listing
 from openckpt.storage import FileStat, LocalStore, Store
 from openckpt.storage.temporary import LOCK_SUFFIX
@@ -64,6 +66,18 @@ def save_state(store: Store, prefix: str) -> SaveState | None:
         return None
     except OSError:
         return "unknown"
+
+
+def is_written_to(store: Store, directory: FileStat) -> bool:
+    """Return whether openckpt works in a directory ``PREFIX_temp``: saves a part of the checkpoint, or merges them."""
+    if save_state(store, directory.path.removesuffix(PARTS_SUFFIX)) == "running":
+        return True
+    try:
+        inside = store.scan(directory.path)
+    except OSError:
+        return False
+    locks = [stat.path.removesuffix(LOCK_SUFFIX) for stat in inside if is_save_lock(stat.name)]
+    return any(save_state(store, prefix) == "running" for prefix in locks)
 
 
 def unfinished_saves(store: Store, listing: Listing) -> list[UnfinishedSave]:
