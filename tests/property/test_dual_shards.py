@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from safetensors import deserialize
 
 import strategies
-from dual_bytes import Part, encode_dual, encode_shard, header_of, parts_of, shard_of
+from dual_bytes import Part, digits, encode_dual, encode_shard, forged, header_of, parts_of, shard_of
+from openckpt.codes import CATALOGUE
+from openckpt.errors import FormatError
 from openckpt.formats.bundle import open_bundle
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual import index_of_dual
@@ -98,3 +100,57 @@ def test_the_checkpoint_and_its_shard_read_alike(checkpoint: dict[bytes, Any], s
                 else value.tolist() == read[key].tolist()
             )
         assert list(alone.validate()) == []
+
+
+leaves = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, 1 << 64), st.floats(), st.text(max_size=8),
+    st.sampled_from(["string", "variant", "float32", "int4", "qint8", "uint8", "resource", "0,1", "0,2:-", "-", "k", "\udcff", "\ud800"]),
+    st.lists(st.integers(0, 8), max_size=3), st.just({}),
+)  # fmt: skip
+described = st.fixed_dictionaries(
+    {
+        "key": st.sampled_from(["k", "w", "a", "\udcff"]),
+        "dtype": st.sampled_from(["string", "variant", "uint8", "qint8", "int4", "float32"]),
+        "shape": st.sampled_from([[4], [4], [4], [8], [12], [2, 2], [1], [], [4, 0]]),
+    },
+    optional={"slice": st.sampled_from(["0,4", "4,4", "8,4", "-", "", "0,1:-"])},
+)
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_metadata_of_strangers_is_refused_or_reads(data: Any) -> None:
+    """Whatever it says, with a checksum that is right: a code of the catalogue, or every tensor reads or refuses by name."""
+    tensors = {name: {"dtype": "U8", "shape": [4], "data_offsets": [4 * n, 4 * n + 4]} for n, name in enumerate("abc")}
+    inner: dict[str, Any] = {
+        "version": 1,
+        "header": "00000000",
+        "crc32c": digits(data.draw(st.lists(st.sampled_from([0, 0x48674BC7, 1]), min_size=3, max_size=3))),
+        "tensors": data.draw(st.dictionaries(st.sampled_from("abcd"), described, max_size=3)),
+    }
+    for _ in range(data.draw(st.integers(0, 2))):
+        places: list[dict[str, Any]] = [inner, *[v for v in [inner.get("tensors")] if isinstance(v, dict)]]
+        places += [v for v in places[-1].values() if isinstance(v, dict)] if len(places) > 1 else []
+        place = data.draw(st.sampled_from(places))
+        key = data.draw(st.sampled_from([*place, "more"]))
+        if key in place and data.draw(st.booleans()):
+            del place[key]
+        else:
+            place[key] = data.draw(leaves)
+    file = forged(tensors, inner, data.draw(st.sampled_from([bytes(12), b"\x02abc" * 3, b"\xff" * 12])))
+
+    try:
+        reader = open_safetensors(MemoryStore({"x": file}), "x")
+    except FormatError as error:
+        assert error.code in CATALOGUE
+        return
+    found = {finding.where.key for finding in reader.validate() if finding.severity == "error"}
+    for key, spec in reader.items():
+        try:
+            value = reader.read(key)
+        except FormatError as error:
+            assert error.code in CATALOGUE
+            assert key in found
+        else:
+            assert (value.shape, value.dtype) == (spec.shape, spec.numpy_dtype)
+            assert key not in found

@@ -13,6 +13,7 @@ import pytest
 from dual_bytes import digits, encode_dual, encode_shard, forged, header_of, parts_of, shard_of
 from openckpt.errors import CheckpointError, CorruptionError, LimitError
 from openckpt.formats.bundle import Sliced, Strings, Variants, open_bundle
+from openckpt.formats.bundle.merging import merge_indexes
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dual import DualTensor, index_of_dual, plan_dual
 from openckpt.formats.dual import layout as dual_layout
@@ -685,3 +686,21 @@ def test_a_header_that_no_index_accounts_for_is_not_parsed() -> None:
     few = type(shard)(shard.path, tuple(entry for entry in shard.entries if entry.key == b"a"))
 
     assert said_of({**files, "p.index": index_of_dual([few])}) == {"dual.differs": "warning"}
+
+
+def test_a_merge_of_parts_is_what_the_headers_say() -> None:
+    """Data files are renamed, not written: the index that their headers give in their new order is the merged one."""
+    whole = np.arange(12).reshape(4, 3)
+    cuts = [((row, 1), (0, -1)) for row in range(4)]
+    parts = [
+        encode_dual({b"z": np.zeros(2), b"w": Sliced((4, 3), {cuts[3]: whole[3:], cuts[0]: whole[:1]})}, "part-0"),
+        encode_dual({b"a": Strings([b"x"]), b"w": Sliced((4, 3), {cuts[1]: whole[1:2]})}, "part-1"),
+        encode_dual({b"\xff": np.ones(3), b"w": Sliced((4, 3), {cuts[2]: whole[2:3]})}, "part-2"),
+    ]
+    merged = merge_indexes([(f"part-{n}", part[f"part-{n}.index"]) for n, part in enumerate(parts)])
+    datas = [parts[int(origin.part[-1])][f"{origin.part}.data-00000-of-00001"] for origin in merged.origins]
+
+    assert index_of_dual([shard_of(data) for data in datas]) == merged.encode()
+    files = {f"p.data-{n:05d}-of-00003": data for n, data in enumerate(datas)} | {"p.index": merged.encode()}
+    assert said_of(files) == {}
+    assert open_bundle(MemoryStore(files), "p").read("w").tolist() == whole.tolist()
