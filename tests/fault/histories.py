@@ -193,6 +193,10 @@ PLAIN: dict[str, Make] = {
             Save("run/x", 7, overwrite=True, manifest=True),
         ],
     ),
+    "dead-maker": lambda: History(
+        "dead-maker",
+        [Save("run/x", 10, dies_at=3), Save("run/x", 11)],  # behind mkdir, before the sync of its name
+    ),
     "overwrite-alone": lambda: History(
         "overwrite-alone", [Save("run/x", 8), Save("run/x", 9, overwrite=True, groups=4)]
     ),

@@ -21,22 +21,19 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any
 
 from openckpt.errors import CheckpointWarning, ConflictError
-from openckpt.storage.pending import PendingFile, doing, settle_all
+from openckpt.storage.pending import PendingFile, attempt, doing, has_no_links, settle_all
 from openckpt.storage.reading import FileStat
-from openckpt.storage.temporary import TEMP_SUFFIX, lock_name, stem_of, temporary_name
+from openckpt.storage.sweeping import Settle, sweep
+from openckpt.storage.temporary import lock_name, temporary_name
 from openckpt.storage.writable import Durability, OutputFile, WritableStore
 
 _LOCK_TRIES, _LOCK_PAUSE = 20, 0.005  # a sweeper holds a free lock for a moment
 _MANIFEST_TRIES = 2_000  # ten seconds: another prefix of the directory is updating it
-_RECORD_BYTES = 4096
-
-Settle = Callable[[WritableStore, str, str, bytes], None]
-"""Removes the data that a dead writer had published and nothing names: ``settle(store, directory, stem, record)``."""
 
 
 class Commit:
@@ -149,41 +146,52 @@ class Commit:
                 self._store.write(self._lock, 0, [record + b"\n"])
         settle_all(list(names))
         for file, name in names.items():
-            self._rename_new(file.path, self._path(name))
+            self._rename_new(file.path, self._path(name), partial(self._take_back, file.path, self._path(name)))
             self._temporary.pop(file.path)
-            self._undo.append(partial(self._store.remove, self._path(name)))
         for source, name in (adopted or {}).items():
             self._adopt(source, self._path(name))
         self._sync_directory()
 
-    def _rename_new(self, source: str, path: str) -> None:
+    def _rename_new(self, source: str, path: str, undo: Callable[[], None]) -> None:
+        # Noted before it is done, here and below: a Ctrl-C may come between the two.
+        self._undo.append(undo)
         try:
             with doing("rename", path):
                 self._store.rename_new(source, path)
         except FileExistsError:
             raise ConflictError("commit.exists", path, "a file of this name is there already") from None
 
+    def _take_back(self, source: str, path: str) -> None:
+        """Remove a name that was to be given to the file ``source``, if it was."""
+        there, named = self._stat(source), self._stat(path)
+        if named is not None and (there is None or there.identity == named.identity):
+            self._store.remove(path)
+
+    def _move_back(self, source: str, path: str) -> None:
+        """Give a file its old name again, if it was renamed."""
+        if self._stat(source) is None:
+            self._store.rename_new(path, source)
+
     def _adopt(self, source: str, path: str) -> None:
-        if self._store.stat(source) is None and self._store.stat(path) is not None:
+        if self._stat(source) is None and self._stat(path) is not None:
             return  # an earlier try, without hard links, died after it had renamed this one
         if self._durable:
             with doing("sync", source):
                 self._store.sync_path(source)
+        self._undo.append(partial(self._take_back, source, path))
         try:
             with doing("link", path):
                 self._store.link(source, path)
         except FileExistsError:
             raise ConflictError("commit.exists", path, "a file of this name is there already") from None
         except OSError as error:
-            if not _has_no_links(error):
+            if not has_no_links(error):
                 raise
             if self._lock is not None:  # from here on its final name may be the only one: no sweep may take it
                 with doing("write", self._lock.path):
                     self._store.write(self._lock, 0, [b"\n"])
-            self._rename_new(source, path)
-            self._undo.append(partial(self._store.rename_new, path, source))
-        else:
-            self._undo.append(partial(self._store.remove, path))
+            self._undo[-1] = partial(self._move_back, source, path)
+            self._rename_new(source, path, self._undo[-1])
 
     def switch(self, file: PendingFile, name: str, *, check: Callable[[bytes], None] | None = None) -> None:
         """Put a file in the place of what has its name: the commit point, where everything else is in place.
@@ -207,25 +215,35 @@ class Commit:
             make: its new bytes from the present ones, None where there is no such file.
         """
         lock = self._take_lock(name, _MANIFEST_TRIES)
+        steps = len(self._undo)
         try:
             path = self._path(name)
             data = make(self._read(path))
-            file = PendingFile(self._store, self._temporary_path(name), durable=self._durable)
+            # Called after this save and not after the manifest: its lock guards them, and outlives the one taken here.
+            file = PendingFile(self._store, self._temporary_path(self.stem), durable=self._durable)
             self._files.append(file)
             file.write(0, [data], len(data))
             file.settle()
-            self._switch(file.path, path, self._backup(name, path))
+            self._switch(file.path, path, self._backup(self.stem, path))
+        except BaseException:
+            with suppress(OSError):  # then it is tried again, and told, when the rest is undone
+                self._undo_to(steps)  # while nobody else can have put his own in its place
+            raise
         finally:
             self._release(lock)
 
     def retire(self, names: Iterable[str]) -> None:
-        """Remove files that the commit has made useless; what cannot be removed is left to a later save."""
+        """Remove files that the commit has made useless; what cannot be removed is left to a later save.
+
+        From here on there is no way back, whatever interrupts it.
+        """
+        self._undo.clear()
         for name in names:
-            _attempt(self._store.remove, self._path(name))
+            attempt(self._store.remove, self._path(name))
 
     def retire_directory(self, name: str) -> None:
         """Remove a directory that the commit has made useless, where it is empty."""
-        _attempt(self._store.remove_directory, self._path(name))
+        attempt(self._store.remove_directory, self._path(name))
 
     # -- how ----------------------------------------------------------------------------------------------------------
 
@@ -244,14 +262,26 @@ class Commit:
         while directory and self._stat(directory) is None:
             missing.append(directory)
             directory = self._store.split(directory)[0].rstrip("/")
+        if directory and self._durable:
+            self._sync_name_of(directory)
         for path in reversed(missing):
             try:
                 with doing("mkdir", path):
                     self._store.make_directory(path)
             except FileExistsError:
-                continue
-            self._undo.append(partial(_attempt, self._store.remove_directory, path))
+                pass  # another writer was faster, and may die before it syncs
+            else:
+                self._undo.append(partial(attempt, self._store.remove_directory, path))
             self._sync_directory(self._store.split(path)[0])
+
+    def _sync_name_of(self, directory: str) -> None:
+        """Sync the name of a directory that is there: whoever made it may have died before that."""
+        parent = self._store.split(directory)[0]
+        try:
+            with doing("sync of the directory", parent or "."):
+                self._store.sync_directory(parent)
+        except PermissionError:
+            pass  # nobody of this user's can have made it
 
     def _sync_directory(self, directory: str | None = None) -> None:
         path = self.directory if directory is None else directory
@@ -270,8 +300,8 @@ class Commit:
 
     def _take_lock(self, stem: str, tries: int) -> OutputFile:
         path = self._path(lock_name(stem))
-        for attempt in range(tries):
-            if attempt:
+        for number in range(tries):
+            if number:
                 time.sleep(_LOCK_PAUSE)
             with doing("lock", path):
                 lock = self._store.try_lock(path)
@@ -281,8 +311,8 @@ class Commit:
 
     def _release(self, lock: OutputFile) -> None:
         # Removed while it is held: who opens it after that has opened a file without a name, and sees so.
-        _attempt(self._store.remove, lock.path)
-        _attempt(self._store.close, lock)
+        attempt(self._store.remove, lock.path)
+        attempt(self._store.close, lock)
 
     def _stat(self, path: str) -> FileStat | None:
         with doing("stat", path):
@@ -307,23 +337,22 @@ class Commit:
             with doing("link", backup):
                 self._store.link(path, backup)
         except OSError as error:
-            if not _has_no_links(error):
+            if not has_no_links(error):
                 raise
             data = self._read(path) or b""
-            copy = PendingFile(self._store, backup, durable=False)
+            copy = PendingFile(self._store, backup, durable=self._durable)
             self._files.append(copy)
             copy.write(0, [data], len(data))
+            copy.settle()
         return backup
 
     def _switch(self, temporary: str, path: str, backup: str | None) -> None:
-        with doing("rename", path):
-            self._store.rename(temporary, path)
-        self._temporary.pop(temporary)
-
         def undo() -> None:
+            if self._stat(temporary) is not None:
+                return  # it was not renamed
             if backup is None:
-                self._store.remove(path)
-            else:
+                self._take_back(temporary, path)
+            elif backup in self._temporary:
                 self._store.rename(backup, path)
                 self._temporary.pop(backup)
             # Before any data goes: a power cut must not find the new index without its data.
@@ -331,15 +360,16 @@ class Commit:
                 self._store.sync_directory(self.directory)
 
         self._undo.append(undo)
+        with doing("rename", path):
+            self._store.rename(temporary, path)
+        self._temporary.pop(temporary)
         self._sync_directory()
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
     def _roll_back(self, error: BaseException) -> None:
         try:
-            while self._undo:
-                self._undo[-1]()
-                self._undo.pop()
+            self._undo_to(0)
         except OSError as refused:
             error.add_note(
                 f"it could not be undone completely ({refused}): look at {self._path(self.stem)} with `openckpt doctor`; "
@@ -347,80 +377,19 @@ class Commit:
             )
         self._clean(remove_lock=not self._undo)
 
+    def _undo_to(self, steps: int) -> None:
+        while len(self._undo) > steps:
+            self._undo[-1]()
+            self._undo.pop()
+
     def _clean(self, *, remove_lock: bool) -> None:
         for file in self._files:
-            _attempt(file.close)
+            attempt(file.close)
         for path in self._temporary:
-            _attempt(self._store.remove, path)
+            attempt(self._store.remove, path)
         if self._lock is not None:
             if remove_lock:
                 self._release(self._lock)
             else:
-                _attempt(self._store.close, self._lock)
+                attempt(self._store.close, self._lock)
             self._lock = None
-
-
-def _attempt(step: Callable[..., None], *arguments: Any) -> None:
-    """Run a step of tidying up: what it cannot remove is swept by the next save in the directory."""
-    try:
-        step(*arguments)
-    except OSError:
-        pass
-
-
-def _has_no_links(error: OSError) -> bool:
-    import errno
-
-    return error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-
-
-def sweep(
-    store: WritableStore,
-    directory: str,
-    *,
-    settle: Settle | None = None,
-    own: tuple[str, OutputFile] | None = None,
-) -> None:
-    """Remove what dead writers left in a directory: those whose lock nobody holds.
-
-    Args:
-        store: where.
-        directory: its path.
-        settle: see `Settle`.
-        own: the stem that the caller writes and the lock it holds on it; only its leftovers must go, others' may stay.
-    """
-    leftovers: dict[str, list[FileStat]] = {}
-    with doing("list", directory or "."):
-        for stat in store.scan(directory):
-            stem = stem_of(stat.name)
-            if stem is not None and stat.kind == "file" and not stat.link:
-                leftovers.setdefault(stem, []).append(stat)
-    for stem, stats in leftovers.items():
-        if own is not None and stem == own[0]:
-            _sweep_stem(store, directory, stem, stats, own[1], settle)
-            continue
-        path = store.join(directory, lock_name(stem))
-        try:
-            lock = store.try_lock(path)
-            if lock is None:
-                continue  # it lives
-            try:
-                _sweep_stem(store, directory, stem, stats, lock, settle)
-                store.remove(path)
-            finally:
-                store.close(lock)
-        except OSError:
-            continue  # other people's leftovers must not stop this save
-
-
-def _sweep_stem(
-    store: WritableStore, directory: str, stem: str, stats: list[FileStat], lock: OutputFile, settle: Settle | None
-) -> None:
-    with doing("sweep of what a dead writer left at", store.join(directory, stem)):
-        record, ended, _ = store.read(lock, 0, _RECORD_BYTES).partition(b"\n")
-        if record and ended and settle is not None:
-            settle(store, directory, stem, record)
-            store.write(lock, 0, [b"\n"])
-        for stat in stats:
-            if stat.name.endswith(TEMP_SUFFIX):
-                store.remove(stat.path)

@@ -32,6 +32,10 @@ class DiskFile:
         self.path = path
         self.number = number
 
+    def __del__(self, _close: Callable[[int], None] = os.close) -> None:
+        if self.number >= 0:  # nobody has a handle: an interrupt came before anybody got it
+            _close(self.number)
+
 
 def _number(file: OutputFile) -> int:
     assert isinstance(file, DiskFile)
@@ -118,7 +122,11 @@ class Disk(LocalStore):
                 raise _os_error(errno.EEXIST, target) from None
             os.rename(source, target)
         else:
-            os.unlink(source)
+            try:
+                os.unlink(source)
+            except BaseException:
+                os.unlink(target)
+                raise
 
     def link(self, source: str, target: str) -> None:
         """Make a hard link."""

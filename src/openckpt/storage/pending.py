@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any
 
 from openckpt.storage.writable import OutputFile, WritableStore, WriteBuffer
 
@@ -152,3 +153,16 @@ def _rest(buffers: Sequence[WriteBuffer], taken: int) -> Sequence[WriteBuffer]:
             return [memoryview(buffer)[taken:], *buffers[number + 1 :]]
         taken -= len(buffer)
     return []
+
+
+def attempt(step: Callable[..., None], *arguments: Any) -> None:
+    """Run a step of tidying up: what it cannot remove is swept by the next save in the directory."""
+    try:
+        step(*arguments)
+    except OSError:
+        pass
+
+
+def has_no_links(error: OSError) -> bool:
+    """Return whether an error of `WritableStore.link` means that the file system has no hard links."""
+    return error.errno in {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}

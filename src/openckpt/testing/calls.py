@@ -123,7 +123,7 @@ class CallFS:
         self._run("sync", file.path, lambda: self.store.sync(file))
 
     def sync_path(self, path: str) -> None:
-        """Sync a file that was written elsewhere."""
+        """Sync a file that somebody else wrote."""
         self._run("sync_path", path, lambda: self.store.sync_path(path))
 
     def close(self, file: OutputFile) -> None:

@@ -243,12 +243,18 @@ class OrderFS(CallFS):
 
     def sync(self, file: OutputFile) -> None:
         """Sync a file: covers the writes that were over when it began."""
-        watched = self._files.get(id(file))
+        self._syncing(self._files.get(id(file)), lambda: super(OrderFS, self).sync(file))
+
+    def sync_path(self, path: str) -> None:
+        """Sync a file by its name."""
+        self._syncing(self._names.get(path), lambda: super(OrderFS, self).sync_path(path))
+
+    def _syncing(self, watched: _Watched | None, do: Callable[[], None]) -> None:
         with self._guard:
             self._synced_once = True
             complete = watched.complete if watched is not None else 0
         try:
-            super().sync(file)
+            do()
         except BaseException:
             if watched is not None:
                 watched.spoiled = True

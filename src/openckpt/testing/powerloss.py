@@ -260,6 +260,10 @@ class PowerLossFS:
             handle = self._handle(file).handle
             self._record(Change(len(self.changes) + 1, "sync", file.path, handle=handle))
 
+    def sync_path(self, path: str) -> None:
+        """Make the current bytes and size of a file last, whoever wrote them."""
+        self._do("sync_path", path)
+
     def close(self, file: OutputFile) -> None:
         """Let go of a file or a lock."""
         with self._guard:

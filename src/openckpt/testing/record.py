@@ -125,6 +125,8 @@ class Disk:
                 self.handles[change.handle].write(change.offset, change.data)
             case "sync":
                 self.handles[change.handle].sync()
+            case "sync_path":
+                self.file(change.path).sync()
             case "rename" | "rename_new" | "link":
                 node = self.file(change.path)
                 source = self.parent(change.path)

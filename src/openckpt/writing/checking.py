@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from openckpt.errors import CheckpointError, CorruptionError, Where
 from openckpt.formats.sstable.table import Table
 from openckpt.storage.memory import MemorySource
+from openckpt.storage.pending import doing
 from openckpt.storage.writable import WritableStore
 
 
@@ -32,7 +33,8 @@ def check_index(
         raise CorruptionError("writing.verify", prefix, f"the index does not parse: {error.message}") from error
     for name, size in ends.items():
         path = store.join(directory, name)
-        stat = store.stat(path)
+        with doing("stat", path):
+            stat = store.stat(path)
         if stat is None or stat.size != size:
             raise CorruptionError(
                 "writing.verify",

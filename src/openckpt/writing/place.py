@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from openckpt.errors import CheckpointError
 from openckpt.formats.bundle import saving
 from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name
+from openckpt.storage.pending import doing
 from openckpt.storage.writable import WritableStore
 
 _MOST_COUNTS = 64  # in a record, which is short; a prefix has one or two
@@ -38,7 +39,9 @@ class Taken:
 def look_at(store: WritableStore, directory: str, stem: str) -> Taken:
     """Return what is there under a prefix; raises OSError."""
     index, shards = False, dict[int, list[str]]()
-    for stat in store.scan(directory):
+    with doing("list", directory or "."):
+        found = store.scan(directory)
+    for stat in found:
         if stat.name == stem + INDEX_SUFFIX:
             index = True
         elif stat.name.startswith(stem + ".data-"):
@@ -72,11 +75,16 @@ def settle_dead(store: WritableStore, directory: str, stem: str, record: bytes) 
         useless = {note.writes} if not note.replaces else set()
     else:
         useless = counts - {named} if named in counts else set()
+    if not useless:
+        return
     # What is seen must be what a power cut leaves, before anything that it may still need goes.
-    if useless and store.sync_directory(directory) is not None:
-        for count, names in look_at(store, directory, stem).shards.items():
-            for name in names if count in useless else ():
-                store.remove(store.join(directory, name))
+    with doing("sync of the directory", directory or "."):
+        store.sync_directory(directory)
+    for count, names in look_at(store, directory, stem).shards.items():
+        for name in names if count in useless else ():
+            path = store.join(directory, name)
+            with doing("remove", path):
+                store.remove(path)
 
 
 def _named_count(store: WritableStore, index: str) -> int | None:
@@ -84,9 +92,11 @@ def _named_count(store: WritableStore, index: str) -> int | None:
     from openckpt.formats.bundle.header import header_of
     from openckpt.formats.sstable.table import Table
 
-    if store.stat(index) is None:
-        return None
-    source = store.open(index)
+    with doing("stat", index):
+        if store.stat(index) is None:
+            return None
+    with doing("open", index):
+        source = store.open(index)
     try:
         return header_of(Table(source)).num_shards
     except CheckpointError:
