@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -168,12 +169,11 @@ class _Job:
         with self._output() as output:
             rows = {row.key: row for row in self.plan.rows}
             order = [rows[key] for key in output.order]
-            for batch in move(
-                self.ckpt, order, casting=self.casting, max_memory=self.max_memory, progress=self.progress
-            ):
-                output.write(batch)
-                crcs.update((moved.row.key, moved.stored.crc or 0) for moved in batch)
-                del batch
+            moved = move(self.ckpt, order, casting=self.casting, max_memory=self.max_memory, progress=self.progress)
+            with closing(moved):  # its thread ends before the output is abandoned and the source closed
+                for batch in moved:
+                    output.write(batch)
+                    crcs.update((item.row.key, item.stored.crc or 0) for item in batch)
         if verify:
             with open_output(self.store, self.target, self.to) as written:
                 prove(written, self.plan.rows, crcs, max_memory=self.max_memory, progress=self.progress)

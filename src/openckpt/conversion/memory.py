@@ -34,7 +34,8 @@ class Memory:
     def reserve(self, size: int) -> None:
         """Wait until ``size`` bytes may be allocated elsewhere; raises `CancelledError`."""
         with self._changed:
-            self._wait(size)
+            while not self._fits(size):
+                self._make_room()
             self._taken.append(size)
 
     def release(self, size: int) -> None:
@@ -49,12 +50,15 @@ class Memory:
 
         wanted = -(-max(size, 1) // _ROUND) * _ROUND
         with self._changed:
-            for number, buffer in enumerate(self._idle):
-                if wanted <= buffer.nbytes <= 2 * wanted:
-                    del self._idle[number]
-                    self._taken.append(buffer.nbytes)
-                    return buffer
-            self._wait(wanted)
+            while True:
+                for number, buffer in enumerate(self._idle):
+                    if wanted <= buffer.nbytes <= 2 * wanted:
+                        del self._idle[number]
+                        self._taken.append(buffer.nbytes)
+                        return buffer
+                if self._fits(wanted):
+                    break
+                self._make_room()
             self._taken.append(wanted)
         return np.empty(wanted, np.uint8)
 
@@ -72,16 +76,14 @@ class Memory:
             self._idle.clear()
             self._changed.notify_all()
 
-    def _wait(self, size: int) -> None:
-        while True:
-            if self._cancelled:
-                raise CancelledError
-            if self._fits(size):
-                return
-            if self._idle:
-                self._idle.pop(0)
-            else:
-                self._changed.wait()
+    def _make_room(self) -> None:
+        """Let one idle buffer go, or wait until something comes back."""
+        if self._cancelled:
+            raise CancelledError
+        if self._idle:
+            self._idle.pop(0)
+        else:
+            self._changed.wait()
 
     def _fits(self, size: int) -> bool:
         sizes: list[int] = [*self._taken, *(buffer.nbytes for buffer in self._idle), size]

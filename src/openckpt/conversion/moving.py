@@ -9,7 +9,8 @@ strings, types of less than a byte and packed data get memory of their own, unde
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,7 +69,7 @@ def move(
     max_memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
     what: str = "converting",
-) -> Iterator[list[Moved]]:
+) -> Generator[list[Moved]]:
     """Yield the tensors of ``rows``, in this order, many small ones at once; each is checked as it is read.
 
     Args:
@@ -91,13 +92,15 @@ def move(
     done = 0
     loaded = compute_ahead(lambda batch: _load(ckpt, batch, memory, casting), batches)
     try:
-        for batch, (buffer, items) in zip(batches, loaded, strict=True):
+        for batch in batches:
+            buffer, items = next(loaded)  # not by zip, which would hold on to the last ones
             yield items
-            del items
+            items.clear()  # whoever still has the list has no tensor, so that what is given back can be freed
             if buffer is not None:
                 memory.give(buffer)
             else:
                 memory.release(_room(batch))
+            del buffer
             done += sum(item.row.spec.nbytes or 0 for item in batch)
             if progress is not None:
                 progress(what, done, total)
@@ -116,8 +119,8 @@ def checksum(
     what: str = "checking",
 ) -> dict[str, int]:
     """Return ``{key: CRC-32C of the tensor's bytes as a V2 data file has them}``, every tensor read and checked."""
-    moved = move(ckpt, rows, casting=casting, max_memory=max_memory, progress=progress, what=what)
-    return {item.row.key: item.stored.crc or 0 for batch in moved for item in batch}
+    with closing(move(ckpt, rows, casting=casting, max_memory=max_memory, progress=progress, what=what)) as moved:
+        return {item.row.key: item.stored.crc or 0 for batch in moved for item in batch}
 
 
 def _judge(ckpt: CheckpointReader, row: Row) -> _Item:

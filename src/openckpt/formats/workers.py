@@ -99,6 +99,7 @@ def compute_ahead(compute: Callable[[_In], _Out], items: Sequence[_In]) -> Gener
             if error is not None:
                 raise error
             yield value  # type: ignore[misc]  # None only beside an error
+            del value  # the next item is waited for: what this one holds may be needed for it
     finally:
         stop.set()
         while worker.is_alive():  # it may wait for room
