@@ -42,6 +42,13 @@ def _five_thousand_stale_shards() -> dict[str, bytes]:
     return {f"ckpt.data-{number:05d}-of-05001": b"" for number in range(5000)} | dict(bundle(GOOD, DATA))
 
 
+def _ten_thousand_dead_saves() -> dict[str, bytes]:
+    """Each with data of another count beside a whole checkpoint, and a record that is no record."""
+    files = {f"run/ckpt-{number}.openckpt-lock": b"[" * 5000 for number in range(10_000)}
+    stale = {f"run/ckpt-1.data-{number:05d}-of-05001": b"" for number in range(5000)}
+    return files | stale | {f"run/{name}": data for name, data in _checkpoint("ckpt-1").items()}
+
+
 CASES = [
     Attack(
         "manifest-names-a-file-of-the-system",
@@ -84,6 +91,17 @@ CASES = [
     ),
     Attack("manifest-of-places-far-away", _entries_in_other_places, "run", "run.older-missing", how="doctor"),
     Attack("ten-thousand-leftovers", _ten_thousand_leftovers, "run", "run.leftover-file", how="doctor"),
+    Attack("ten-thousand-dead-saves", _ten_thousand_dead_saves, "run", "run.broken-off", how="doctor"),
+    Attack(
+        "lock-that-claims-a-million-shards",
+        {
+            "ckpt.openckpt-lock": b'{"writes": 999999999, "replaces": [' + b"1," * 2000 + b"1]}\n",
+            "ckpt.data-00000-of-00001": DATA,
+        },
+        "ckpt",
+        "run.index-missing",
+        how="doctor",
+    ),
     Attack("five-thousand-stale-shards", _five_thousand_stale_shards, "ckpt", "run.stale-shards", how="doctor"),
     Attack(
         "header-asks-for-every-shard",

@@ -42,7 +42,7 @@ CODES: dict[str, Code] = {
         "error",
         "The first save of this checkpoint is still running, or was killed before its index was in place: there is no checkpoint of "
         "this name. Nothing that was saved before is harmed.",
-        "openckpt doctor {dir}",
+        "wait for a save that runs; what else is there: openckpt find {dir}",
     ),
     "path.meta-only": Code(
         "error",

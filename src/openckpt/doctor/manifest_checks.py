@@ -91,7 +91,7 @@ def _locate_older(scene: Scene, manifest: Manifest) -> list[Entry]:
             entries.append(Entry(path, by_name.get(path)))
         elif followed < _FOLLOWED_ENTRIES:
             followed += 1
-            entries.append(locate_entry(scene.store, scene.listing, path, limits=scene.limits))
+            entries.append(locate_entry(scene.store, scene.listing, path, limits=scene.limits, look_again=False))
     return entries
 
 

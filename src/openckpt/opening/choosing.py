@@ -95,11 +95,14 @@ def _manifest_bytes(store: Store, path: str, limits: Limits) -> bytes:
     return read_whole(store, path, limits=limits, cap="manifest_bytes", what="the manifest's size")
 
 
-def locate_entry(store: Store, listing: Listing, entry: str, *, limits: Limits = DEFAULT_LIMITS) -> Entry:
+def locate_entry(
+    store: Store, listing: Listing, entry: str, *, limits: Limits = DEFAULT_LIMITS, look_again: bool = True
+) -> Entry:
     """Find what an entry of a manifest in ``listing.directory`` names, without leaving that directory.
 
     A relative path, or an absolute one into this very directory, is followed (also into real subdirectories, never through
-    a link to a directory); any other is taken by its last name.
+    a link to a directory); any other is taken by its last name. With ``look_again`` what was saved since the directory was
+    listed is found too.
     """
     name = entry_name(entry)
     subdirectory = inside(home_of(store, listing.directory), entry)
@@ -112,7 +115,8 @@ def locate_entry(store: Store, listing: Listing, entry: str, *, limits: Limits =
         if stat is None or stat.kind != "dir" or stat.link:
             return Entry(entry, _find(listing, name), outside=stat is not None and stat.link, by_name=True)
     if not subdirectory:
-        return Entry(entry, _find(listing, name) or _appeared(store, listing, name, limits))
+        group = _find(listing, name)
+        return Entry(entry, _appeared(store, listing, name, limits) if group is None and look_again else group)
     try:
         below = group_directory(store, path, limits=limits)
     except OSError:

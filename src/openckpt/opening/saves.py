@@ -80,10 +80,9 @@ def is_written_to(store: Store, directory: FileStat) -> bool:
     return any(save_state(store, prefix) == "running" for prefix in locks)
 
 
-def unfinished_saves(store: Store, listing: Listing) -> list[UnfinishedSave]:
-    """Return the saves of a directory that still run or broke off, by stem; one that is over by now is left out."""
-    groups = {group.name: group for group in listing.groups if group.format == "bundle-v2"}
-    found = []
+def iter_unfinished_saves(store: Store, listing: Listing) -> Iterator[UnfinishedSave]:
+    """Yield the saves of a directory that still run or broke off, by stem; one that is over by now is left out."""
+    groups, stale = _bundles(listing), _stale_by_prefix(listing)
     for stem, stats in listing.unfinished.items():
         prefix = store.join(listing.directory, stem)
         state = save_state(store, prefix)
@@ -96,25 +95,20 @@ def unfinished_saves(store: Store, listing: Listing) -> list[UnfinishedSave]:
         if group is not None and group.index is None:
             published = group.shards if group.uncommitted else ()
         elif group is not None and state == "dead" and _is_current(store, group):
-            published = _stale_of(listing, stem)
+            published = stale.get(stem, ())
         committed = group is not None and group.index is not None
         files = tuple(stat for stat in (*stats, *published) if _still_there(store, [stat]))
-        found.append(UnfinishedSave(stem, store.display(prefix), state, files, committed))
-    return found
+        yield UnfinishedSave(stem, store.display(prefix), state, files, committed)
 
 
 def stale_shards(store: Store, listing: Listing) -> list[FileStat]:
     """Return the data files of another count than the index of their prefix asks for, and which nobody will need.
 
-    Those of a save that runs or broke off are not among them (`unfinished_saves` has them), nor any whose index was replaced
+    Those of a save that runs or broke off are not among them (`iter_unfinished_saves` has them), nor any whose index was replaced
     since the directory was listed: what was stale then may be its data now.
     """
-    by_prefix: dict[str, list[FileStat]] = {}
-    for stat in listing.stale_shards:
-        by_prefix.setdefault(_prefix_of(stat), []).append(stat)
-    groups = {group.name: group for group in listing.groups if group.format == "bundle-v2"}
-    found = []
-    for stem, stats in sorted(by_prefix.items()):
+    groups, found = _bundles(listing), []
+    for stem, stats in sorted(_stale_by_prefix(listing).items()):
         group = groups.get(stem)
         # In this order: a save that begins after the first question cannot have switched the index before the second.
         if stem in listing.unfinished or save_state(store, store.join(listing.directory, stem)) is not None:
@@ -126,7 +120,7 @@ def stale_shards(store: Store, listing: Listing) -> list[FileStat]:
 
 def save_findings(store: Store, listing: Listing) -> Iterator[Finding]:
     """Yield one note for every save that runs or broke off."""
-    for save in unfinished_saves(store, listing):
+    for save in iter_unfinished_saves(store, listing):
         is_manifest = not save.committed and (save.stem == MANIFEST_NAME or save.stem in listing.manifests)
         what = "an update of the manifest" if is_manifest else f"a save of {save.stem!r}"
         count, size = len(save.files), size_text(sum(stat.size for stat in save.files))
@@ -148,13 +142,17 @@ def _fix(store: Store, save: UnfinishedSave) -> str:
     return f"the next openckpt save in this directory removes them; or by hand: rm {names}"
 
 
-def _prefix_of(stat: FileStat) -> str:
-    parsed = parse_shard_name(stat.name)
-    return stat.name if parsed is None else parsed[0]
+def _bundles(listing: Listing) -> dict[str, Group]:
+    return {group.name: group for group in listing.groups if group.format == "bundle-v2"}
 
 
-def _stale_of(listing: Listing, stem: str) -> list[FileStat]:
-    return [stat for stat in listing.stale_shards if _prefix_of(stat) == stem]
+def _stale_by_prefix(listing: Listing) -> dict[str, list[FileStat]]:
+    found: dict[str, list[FileStat]] = {}
+    for stat in listing.stale_shards:
+        parsed = parse_shard_name(stat.name)
+        if parsed is not None:
+            found.setdefault(parsed[0], []).append(stat)
+    return found
 
 
 def _still_there(store: Store, stats: Sequence[FileStat]) -> bool:
