@@ -113,8 +113,8 @@ CODES: dict[str, Code] = {
     ),
     "run.saving": Code(
         "note",
-        "openckpt is saving this prefix at the moment, or updating the manifest: its lock is held. What is there before stays "
-        "whole until the save is committed, and then counts at once.",
+        "A program is saving this prefix with openckpt at the moment, or updating the manifest: the lock is held. What was there "
+        "before stays whole, and the new checkpoint counts from the moment in which it is committed.",
     ),
     "run.broken-off": Code(
         "note",
