@@ -105,7 +105,7 @@ def test_the_checkpoint_and_its_shard_read_alike(checkpoint: dict[bytes, Any], s
 leaves = st.one_of(
     st.none(), st.booleans(), st.integers(-1, 1 << 64), st.floats(), st.text(max_size=8),
     st.sampled_from(["string", "variant", "float32", "int4", "qint8", "uint8", "resource", "0,1", "0,2:-", "-", "k", "\udcff", "\ud800"]),
-    st.lists(st.integers(0, 8), max_size=3), st.just({}),
+    st.lists(st.integers(0, 8), max_size=3), st.builds(dict),
 )  # fmt: skip
 described = st.fixed_dictionaries(
     {

@@ -704,3 +704,31 @@ def test_a_merge_of_parts_is_what_the_headers_say() -> None:
     files = {f"p.data-{n:05d}-of-00003": data for n, data in enumerate(datas)} | {"p.index": merged.encode()}
     assert said_of(files) == {}
     assert open_bundle(MemoryStore(files), "p").read("w").tolist() == whole.tolist()
+
+
+def test_twenty_thousand_tensors_tile_the_file() -> None:
+    """Of many types and sizes, given in any order: stock safetensors takes the header, and ours finds every one."""
+    from safetensors import deserialize
+
+    kinds = [
+        ("float32", (3, 3)),
+        ("float16", (7,)),
+        ("int64", ()),
+        ("bool", (5,)),
+        ("qint8", (2, 2)),
+        ("float64", (8,)),
+    ]
+    tensors = [
+        DualTensor(b"model/layer_%d/kernel" % (n * 7919 % 20_000), TensorSpec(*kinds[n % len(kinds)], None))
+        for n in range(20_000)
+    ]
+    plan = plan_dual(tensors)
+    crcs = {tensor.key: number for number, tensor in enumerate(tensors)}
+    data = plan.header(crcs).ljust(plan.end, b"\0")
+
+    found = shard_of(data)
+
+    assert len(deserialize(data)) == 20_000
+    assert {entry.key: entry.crc for entry in found.entries} == crcs
+    assert [(entry.key, entry.offset) for entry in found.entries] == list(plan.offsets.items())
+    assert sum(entry.spec.nbytes or 0 for entry in found.entries) == plan.end - plan.data_start
