@@ -34,7 +34,7 @@ class TensorSpec(NamedTuple):
 
     dtype: str
     shape: tuple[int, ...] | None
-    nbytes: int | None
+    nbytes: int | None = None
 
     @property
     def numpy_dtype(self) -> np.dtype[np.generic]:

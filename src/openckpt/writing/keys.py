@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
-from openckpt.errors import UnsupportedError, Where
+from openckpt.errors import CheckpointError, UnsupportedError, Where
+from openckpt.formats.slicing import is_slice_key, parse_slice_key
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage.writable import WritableStore
+
+T = TypeVar("T")
 
 
 def encode_key(key: str | bytes, path: str) -> bytes:
     """Return a key as the index holds it: text as UTF-8, bytes that were never text as they were (``surrogateescape``).
 
     Raises:
-        UnsupportedError: the empty key, which is the header's, or one longer than readers take (``writing.key``).
+        UnsupportedError: the empty key, which is the header's, one longer than readers take, one that readers would take for
+            a piece of another tensor, or neither text nor bytes (``writing.key``).
     """
+    if not isinstance(key, (str, bytes)):
+        raise UnsupportedError("writing.key", Where(path, repr(key)[:60]), f"a {type(key).__name__} is no key")
     try:
-        raw = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else bytes(key)
+        raw = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key
     except UnicodeEncodeError as error:
         raise UnsupportedError("writing.key", Where(path, repr(key)), f"the key is no text: {error}") from None
     if not raw:
@@ -29,7 +36,21 @@ def encode_key(key: str | bytes, path: str) -> bytes:
             expected=f"at most {DEFAULT_LIMITS.key_bytes} bytes",
             found=f"{len(raw)}",
         )
+    if is_slice_key(raw) and _names_a_piece(raw):
+        raise UnsupportedError(
+            "writing.key",
+            Where(path, decode_key(raw)),
+            "readers would take this for the key of a piece of another tensor",
+        )
     return raw
+
+
+def _names_a_piece(raw: bytes) -> bool:
+    try:
+        parse_slice_key(raw)
+    except CheckpointError:
+        return False
+    return True
 
 
 def encode_keys(keys: Iterable[str], path: str) -> list[bytes]:
@@ -38,10 +59,32 @@ def encode_keys(keys: Iterable[str], path: str) -> list[bytes]:
         raws = [key.encode() for key in keys]
     except (UnicodeEncodeError, AttributeError):
         return [encode_key(key, path) for key in keys]
-    lengths = list(map(len, raws))
-    if lengths and (min(lengths) == 0 or max(lengths) > DEFAULT_LIMITS.key_bytes):
-        return [encode_key(key, path) for key in keys]  # raises, and names the key
+    if raws and (min(raws) < b"\x01" or max(map(len, raws)) > DEFAULT_LIMITS.key_bytes):
+        return [encode_key(key, path) for key in keys]  # looks closer, and names the key it refuses
     return raws
+
+
+def with_text_keys(values: Mapping[str, T], path: str) -> Mapping[str, T]:
+    """Return a mapping under its keys as a reader gives them back: bytes as text, and surrogates only where bytes are no text.
+
+    Raises:
+        UnsupportedError: as `encode_key`; two keys are the same bytes (``writing.duplicate-key``).
+    """
+    try:
+        "".join(values).encode()
+    except (TypeError, UnicodeEncodeError):
+        pass
+    else:
+        return values  # nearly always
+    found: dict[str, T] = {}
+    for key, value in values.items():
+        text = decode_key(encode_key(key, path))
+        if text in found:
+            raise UnsupportedError(
+                "writing.duplicate-key", Where(path, text), "two tensors have this key, once encoded"
+            )
+        found[text] = value
+    return found
 
 
 def decode_key(raw: bytes) -> str:

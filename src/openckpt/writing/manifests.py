@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os.path
+import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from openckpt.errors import CheckpointError, CheckpointWarning, ConflictError
 from openckpt.formats.manifest import Manifest, encode_manifest, parse_manifest
@@ -13,6 +14,9 @@ from openckpt.formats.names import MANIFEST_NAME
 from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
+
+ManifestUpdate: TypeAlias = Callable[[bytes | None], bytes]
+"""From the present bytes of a manifest, None where there is none, to the new ones."""
 
 
 def advanced_manifest(present: bytes | None, name: str, *, clock: Callable[[], float] = time.time) -> bytes:
@@ -41,10 +45,21 @@ def advanced_manifest(present: bytes | None, name: str, *, clock: Callable[[], f
     )
 
 
+def only_manifest(name: str) -> bytes:
+    """Return the manifest that names one checkpoint and nothing else, as ``tf.train.Checkpoint.save`` writes it (formats 6.7)."""
+    return encode_manifest(Manifest(name, (name,)))
+
+
+def check_name(stem: str, prefix: str) -> None:
+    """Raise ConflictError where a checkpoint would have the manifest's name (``writing.manifest-name``), as TensorFlow does."""
+    if stem == MANIFEST_NAME:
+        raise ConflictError("writing.manifest-name", prefix, "the checkpoint has the name of the manifest beside it")
+
+
 def update_checkpoint_state(
-    save_dir: str,
-    model_checkpoint_path: str,
-    all_model_checkpoint_paths: Sequence[str] | None = None,
+    save_dir: str | os.PathLike[str],
+    model_checkpoint_path: str | os.PathLike[str],
+    all_model_checkpoint_paths: Sequence[str | os.PathLike[str]] | None = None,
     latest_filename: str | None = None,
     all_model_checkpoint_timestamps: Sequence[float] | None = None,
     last_preserved_timestamp: float | None = None,
@@ -75,19 +90,18 @@ def update_checkpoint_state(
     """
     store = DISK if store is None else store
     name = MANIFEST_NAME if latest_filename is None else latest_filename
-    paths = list(all_model_checkpoint_paths or ())
-    if not paths or paths[-1] != model_checkpoint_path:
-        paths.append(model_checkpoint_path)
+    directory, newest = os.fsdecode(save_dir), os.fsdecode(model_checkpoint_path)
+    paths = list(map(os.fsdecode, all_model_checkpoint_paths or ()))
+    if not paths or paths[-1] != newest:
+        paths.append(newest)
     times = tuple(float(at) for at in all_model_checkpoint_timestamps or ())
     if times and len(times) != len(paths):
         raise ValueError(f"{len(paths)} paths and {len(times)} timestamps: as many of each are needed")
-    if os.path.abspath(os.path.join(save_dir, name)) == os.path.abspath(model_checkpoint_path):
-        raise ConflictError(
-            "writing.manifest-name", model_checkpoint_path, "the checkpoint has the name of the manifest beside it"
-        )
-    written = [_as_entry(save_dir, path, relative=save_relative_paths) for path in paths]
-    manifest = Manifest(written[-1], tuple(written), times, last_preserved_timestamp or 0.0)
-    with Commit(store, save_dir, name, durability=durability, wait=True) as commit:
+    if os.path.abspath(os.path.join(directory, name)) == os.path.abspath(newest):
+        raise ConflictError("writing.manifest-name", newest, "the checkpoint has the name of the manifest beside it")
+    written = [_as_entry(directory, path, relative=save_relative_paths) for path in paths]
+    manifest = Manifest(written[-1], tuple(written), times, float(last_preserved_timestamp or 0.0))
+    with Commit(store, directory, name, durability=durability, wait=True) as commit:
         commit.switch(commit.put(encode_manifest(manifest)), name)
 
 

@@ -11,6 +11,7 @@ that died is simply run again, also one by TensorFlow that had moved the data an
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from openckpt.errors import ConflictError, CorruptionError, PathNotFoundError, Where, shown
@@ -31,12 +32,12 @@ from openckpt.storage.reading import read_whole
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.writing.checking import check_index
 from openckpt.writing.keys import decode_key, split_prefix
-from openckpt.writing.manifests import advanced_manifest
+from openckpt.writing.manifests import advanced_manifest, check_name
 from openckpt.writing.place import Taken, look_at, record_of, settle_dead, shard_names
 from openckpt.writing.result import SavedPath
 
 
-def part_prefix(prefix: str, part: int, parts: int) -> str:
+def part_prefix(prefix: str | os.PathLike[str], part: int, parts: int) -> str:
     """Return the prefix under which writer ``part`` of ``parts`` saves its tensors, for `merge_parts`.
 
     openckpt.save(openckpt.part_prefix("run/ckpt-1", rank, world_size), my_tensors)
@@ -45,11 +46,11 @@ def part_prefix(prefix: str, part: int, parts: int) -> str:
     """
     if not 0 <= part < parts:
         raise ValueError(f"part {part} of {parts}: parts count from 0")
-    return f"{prefix}{TEMP_SUFFIX}/part-{part:05d}-of-{parts:05d}"
+    return f"{os.fsdecode(prefix)}{TEMP_SUFFIX}/part-{part:05d}-of-{parts:05d}"
 
 
 def merge_parts(
-    prefix: str,
+    prefix: str | os.PathLike[str],
     *,
     overwrite: bool = False,
     durability: Durability = "power-loss",
@@ -77,9 +78,8 @@ def merge_parts(
         CorruptionError: a part is damaged, or parts contradict one another.
         OSError: as the system says; nothing new is visible, and the parts are still there.
     """
-    prefix = str(prefix)
     disk: WritableStore = DISK if store is None else store
-    return _Merging(disk, prefix, limits).run(overwrite, durability, update_manifest)
+    return _Merging(disk, os.fsdecode(prefix), limits).run(overwrite, durability, update_manifest)
 
 
 class _Merging:
@@ -91,6 +91,8 @@ class _Merging:
         self._parts_in = prefix + TEMP_SUFFIX
 
     def run(self, overwrite: bool, durability: Durability, update_manifest: bool) -> SavedPath:
+        if update_manifest:
+            check_name(self._stem, self._prefix)
         with Commit(self._store, self._directory, self._stem, durability=durability, settle=settle_dead) as commit:
             taken = look_at(self._store, self._directory, self._stem)
             if taken.index and not overwrite:

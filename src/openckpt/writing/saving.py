@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -9,11 +10,14 @@ from openckpt.errors import NotFoundError, Where
 from openckpt.formats.slicing import Extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
+from openckpt.writing.announced import Announced, plain_specs
+from openckpt.writing.keys import with_text_keys
+from openckpt.writing.manifests import ManifestUpdate
 from openckpt.writing.pieces import check_pieces
 from openckpt.writing.result import SavedPath
 from openckpt.writing.sharding import Sharding
 from openckpt.writing.values import Sliced, Stored, Value, describe, encode, text_bytes
-from openckpt.writing.writer import Announced, CheckpointWriter, Layout
+from openckpt.writing.writer import CheckpointWriter, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,14 +43,14 @@ class OpenedCheckpoint(Protocol):
 
 
 def create(
-    prefix: str,
+    prefix: str | os.PathLike[str],
     specs: Mapping[str, TensorSpec] | None = None,
     layout: Layout | None = None,
     *,
     sharding: Sharding | None = None,
     overwrite: bool = False,
     durability: Durability = "power-loss",
-    update_manifest: bool = False,
+    update_manifest: bool | ManifestUpdate = False,
     store: WritableStore | None = None,
 ) -> CheckpointWriter:
     """Begin a checkpoint that is written tensor by tensor; use it in a ``with`` block.
@@ -67,7 +71,8 @@ def create(
         sharding: which tensors go into which data file, `MaxShardSize` or `ByGroup`; one file when not given. Needs specs.
         overwrite: allow a checkpoint of this name to be replaced; it is switched in one moment.
         durability: ``"power-loss"`` syncs at every barrier, ``"process-crash"`` never; the result says which holds.
-        update_manifest: make it the newest in the directory's manifest, the file ``checkpoint``.
+        update_manifest: make it the newest in the directory's manifest, the file ``checkpoint``; or a function from the present
+            bytes of the manifest, None where there is none, to the new ones.
         store: where to write; the local disk when not given.
 
     Raises:
@@ -77,9 +82,10 @@ def create(
             (``commit.exists``), or somebody else is saving it (``commit.locked``).
         OSError: as the system says, with a note that names the call; ENOSPC also where the room that is needed is not there.
     """
+    prefix = os.fsdecode(prefix)
     return CheckpointWriter(
-        str(prefix),
-        announced=None if specs is None else Announced(specs),
+        prefix,
+        announced=None if specs is None else Announced(plain_specs(specs, prefix)),
         layout=layout or ("tensorflow" if specs is None else "dual"),
         sharding=sharding,
         overwrite=overwrite,
@@ -90,7 +96,7 @@ def create(
 
 
 def save(
-    prefix: str,
+    prefix: str | os.PathLike[str],
     tensors: Mapping[str, Value] | OpenedCheckpoint,
     *,
     layout: Layout = "dual",
@@ -98,7 +104,7 @@ def save(
     sharding: Sharding | None = None,
     overwrite: bool = False,
     durability: Durability = "power-loss",
-    update_manifest: bool = False,
+    update_manifest: bool | ManifestUpdate = False,
     store: WritableStore | None = None,
 ) -> SavedPath:
     """Save tensors as a checkpoint that stock TensorFlow reads, and return when no crash can take it away.
@@ -114,7 +120,8 @@ def save(
         overwrite: allow a checkpoint of this name to be replaced; readers see the old one or the new one, never a mixture.
         durability: ``"power-loss"``: everything is synced in order; ``"process-crash"``: nothing is, which survives a kill of
             this program but not of the machine.
-        update_manifest: make it the newest in the directory's manifest, so that ``latest_checkpoint`` finds it.
+        update_manifest: make it the newest in the directory's manifest, so that ``latest_checkpoint`` finds it; or a function from
+            the present bytes of the manifest, None where there is none, to the new ones.
         store: where to write; the local disk when not given.
 
     Returns:
@@ -127,12 +134,20 @@ def save(
         MismatchError: ``dtypes`` asks for a type that an array cannot be stored as (``writing.wrong-dtype``).
         OSError: as the system says; nothing new is visible and nothing old is harmed, or a note says what is.
     """
-    prefix = str(prefix)
+    prefix = os.fsdecode(prefix)
     opened = _as_opened(tensors)
-    if opened is not None and dtypes:
-        raise ValueError("an opened checkpoint keeps its data types; dtypes is for arrays")
-    values = tensors if isinstance(tensors, Mapping) else {}
-    draft = _draft_of(prefix, values, dtypes or {}) if opened is None else _draft_of_opened(opened)
+    values: Mapping[str, Value] = {}
+    if opened is not None:
+        if dtypes:
+            raise ValueError("an opened checkpoint keeps its data types; dtypes is for arrays")
+        draft = _draft_of_opened(opened)
+    elif isinstance(tensors, Mapping):
+        values = with_text_keys(tensors, prefix)
+        draft = _draft_of(prefix, values, with_text_keys(dtypes or {}, prefix))
+    else:
+        raise TypeError(
+            f"tensors is a mapping from key to array, or an opened checkpoint; not a {type(tensors).__name__}"
+        )
     writer = CheckpointWriter(
         prefix,
         announced=draft.announced,
@@ -204,10 +219,10 @@ def _draft_of(prefix: str, values: Mapping[str, Value], dtypes: Mapping[str, str
 
 def _draft_of_opened(opened: OpenedCheckpoint) -> _Draft:
     specs = dict(opened.specs)
-    if opened.format != "bundle-v2":  # other formats store text otherwise
-        for key, spec in specs.items():
-            if spec.dtype in ("string", "variant"):
-                specs[key] = spec._replace(nbytes=None)
+    for key, spec in specs.items():
+        # Other formats store text otherwise; and of no text at all a bundle may hold four bytes or none (formats 2.7).
+        if spec.dtype in ("string", "variant") and (opened.format != "bundle-v2" or not spec.size):
+            specs[key] = spec._replace(nbytes=None)
     return _Draft(Announced(specs), {})
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from openckpt.errors import CheckpointError, shown
 from openckpt.formats.bundle.splitting import Piece, plan_shards
+from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.slicing import Extents, Region, full_region, plan_copies, resolve_extents
 from openckpt.formats.spec import TensorSpec
+from openckpt.limits import DEFAULT_LIMITS
 
 
 class Sharding(Protocol):
@@ -70,3 +74,47 @@ class ByGroup:
         for key, spec in specs:
             groups.setdefault(self.group_of(key, spec), []).append(Piece(key))
         return list(groups.values()) or [[]]
+
+
+def check_plan(planned: Sequence[Sequence[Piece]], specs: Mapping[str, TensorSpec]) -> list[list[Piece]]:
+    """Return what a policy planned, with pieces that are a whole tensor as whole tensors, once it holds every byte once.
+
+    Raises:
+        ValueError: it leaves a tensor out, repeats one or names a foreign one, its pieces of a tensor are not the whole, or
+            there are more data files than readers take.
+    """
+    if len(planned) > DEFAULT_LIMITS.shards:
+        raise ValueError(f"the sharding policy makes {len(planned)} data files, more than {DEFAULT_LIMITS.shards}")
+    whole: set[str] = set()
+    cut: dict[str, list[Extents]] = {}
+    for key, extents in (piece for pieces in planned for piece in pieces):
+        if key not in specs:
+            raise ValueError(f"the sharding policy names {key!r}, which is no tensor of this checkpoint")
+        if key in whole or (extents is None and key in cut):
+            raise ValueError(f"the sharding policy has {key!r} twice")
+        if extents is None:
+            whole.add(key)
+        else:
+            cut.setdefault(key, []).append(extents)
+    missing = specs.keys() - whole - cut.keys()
+    if missing:
+        raise ValueError(f"the sharding policy leaves out {shown(sorted(missing))}")
+    full = {
+        key for key, pieces in cut.items() if _regions(key, pieces, specs[key]) == [full_region(specs[key].shape or ())]
+    }
+    return [[Piece(key, None if key in full else extents) for key, extents in pieces] for pieces in planned]
+
+
+def _regions(key: str, pieces: Sequence[Extents], spec: TensorSpec) -> list[Region]:
+    """Return the pieces of a cut tensor, which must make it up."""
+    shape = spec.shape or ()
+    if not BY_NAME[spec.dtype].is_numeric:
+        raise ValueError(f"the sharding policy cuts {key!r}, of type {spec.dtype}, which no reader puts together again")
+    try:
+        regions = [resolve_extents(extents, shape) for extents in pieces]
+        plan_copies(full_region(shape), regions)
+    except CheckpointError as error:
+        raise ValueError(
+            f"the pieces in which the sharding policy cuts {key!r} are not the tensor: {error.message}"
+        ) from error
+    return regions

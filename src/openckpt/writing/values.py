@@ -66,8 +66,13 @@ def as_array(value: Value, where: Where) -> Array:
     """Return the value as an array; str, bytes and `Variant` become object arrays."""
     import numpy as np
 
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return value
+    if isinstance(value, np.ma.MaskedArray):
+        message = (
+            "a masked array: a checkpoint has no place for the mask; save array.filled(...), or data and mask apart"
+        )
+        raise UnsupportedError("writing.no-array", where, message)
     if isinstance(value, (str, bytes, Variant)):
         array = np.empty((), object)
         array[()] = value
@@ -165,9 +170,10 @@ def encode(value: Value, dtype: DType, where: Where) -> Stored:
 
 def direct_bytes(value: Value) -> memoryview | None:
     """Return the memory of a described array where that is what is stored, as it is in nearly all; None elsewhere."""
-    if hasattr(value, "dtype") and value.dtype in _DIRECT and value.flags.c_contiguous and value.size:
-        data: memoryview = value.data
-        return data.cast("B")
+    import numpy as np
+
+    if type(value) is np.ndarray and value.dtype in _DIRECT and value.flags.c_contiguous and value.size:
+        return value.data.cast("B")
     return None
 
 

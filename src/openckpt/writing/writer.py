@@ -8,55 +8,41 @@ Nothing is visible under the prefix before everything is written and safe: see `
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from types import TracebackType
 from typing import Literal
 
-from openckpt.errors import ConflictError, MismatchError, NotFoundError, UnsupportedError, Where, shown
+from openckpt.errors import CheckpointError, ConflictError, MismatchError, NotFoundError, UnsupportedError, Where, shown
 from openckpt.formats.bundle.splitting import Piece
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual import DualTensor, Place
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, step_of
-from openckpt.formats.slicing import Extents, region_shape, resolve_extents
+from openckpt.formats.slicing import region_shape, resolve_extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.sstable.builder import encode_table
 from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
 from openckpt.storage.pending import PendingFile
 from openckpt.storage.writable import Durability, WritableStore
+from openckpt.writing.announced import Announced, check_specs, check_value
 from openckpt.writing.behind import WriteBehind
 from openckpt.writing.checking import check_index
-from openckpt.writing.keys import decode_key, encode_key, encode_keys, split_prefix
-from openckpt.writing.manifests import advanced_manifest
+from openckpt.writing.keys import decode_key, encode_key, split_prefix
+from openckpt.writing.manifests import ManifestUpdate, advanced_manifest, check_name
 from openckpt.writing.pieces import check_pieces
 from openckpt.writing.place import Taken, look_at, record_of, settle_dead, shard_names
 from openckpt.writing.result import SavedPath
 from openckpt.writing.shard import DualShard, PackedShard, Shard
-from openckpt.writing.sharding import OneShard, Sharding
+from openckpt.writing.sharding import OneShard, Sharding, check_plan
 from openckpt.writing.slots import Slots
 from openckpt.writing.values import Sliced, Stored, Value, as_array, describe, direct_bytes, encode
 
 Layout = Literal["dual", "tensorflow"]
 
 _INDEX_BYTES = 256  # of an entry with its key, for the estimate of free space
-
-
-@dataclass(frozen=True, slots=True)
-class Announced:
-    """The tensors of a checkpoint that is laid out before it is written.
-
-    Attributes:
-        specs: key -> spec; ``nbytes`` None where the stored size is not known yet.
-        pieces: key -> the pieces in which the caller has a tensor.
-        counted: key -> bytes of a string tensor by which a policy cuts data files.
-    """
-
-    specs: Mapping[str, TensorSpec]
-    pieces: Mapping[str, Sequence[Extents]] = field(default_factory=dict)
-    counted: Mapping[str, int] = field(default_factory=dict)
 
 
 class CheckpointWriter:
@@ -75,7 +61,7 @@ class CheckpointWriter:
         sharding: Sharding | None,
         overwrite: bool,
         durability: Durability,
-        update_manifest: bool,
+        update_manifest: bool | ManifestUpdate,
         store: WritableStore | None,
     ) -> None:
         if layout not in ("dual", "tensorflow"):
@@ -87,6 +73,8 @@ class CheckpointWriter:
         self.prefix = prefix
         self._store: WritableStore = DISK if store is None else store
         directory, self._stem = split_prefix(self._store, prefix)
+        if update_manifest:
+            check_name(self._stem, prefix)
         self._commit = Commit(self._store, directory, self._stem, durability=durability, settle=settle_dead)
         self._announced = announced
         self._layout = layout
@@ -99,29 +87,49 @@ class CheckpointWriter:
         self._slots = Slots()
         self._specs: dict[bytes, TensorSpec] = {}
         self._seen: set[bytes] = set()
+        self._process: int | None = None  # that writes it, while the block runs
+        self._failed: BaseException | None = None
         self.result: SavedPath | None = None
 
     def __enter__(self) -> CheckpointWriter:
+        if self._process is not None or self.result is not None:
+            raise ValueError("a writer writes one checkpoint: create another one")
         self._commit.__enter__()
         try:
             self._begin()
         except BaseException as error:
             self._commit.__exit__(type(error), error, error.__traceback__)
             raise
+        self._process = os.getpid()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._process != os.getpid():  # a fork leaves the block: nothing here is its own
+            if error is None:
+                self._check_open()
+            return
         try:
             if error is None:
                 self._finish()
         except BaseException as failure:
-            self._behind.close()
-            self._commit.__exit__(type(failure), failure, failure.__traceback__)
+            self._end(failure)
             raise
-        self._behind.close()
-        self._commit.__exit__(kind, error, trace)
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        self._process = None
+        try:
+            self._behind.close()
+        finally:
+            self._commit.__exit__(None if error is None else type(error), error, None)
+
+    def _check_open(self) -> None:
+        if self._process is None:
+            raise ValueError("tensors are added inside the writer's `with` block")
+        if self._process != os.getpid():
+            raise ConflictError("commit.locked", self.prefix, "the process of which this is a fork is saving it")
 
     # -- before the first tensor --------------------------------------------------------------------------------------
 
@@ -134,51 +142,24 @@ class CheckpointWriter:
             self._shards = [PackedShard(commit.create(), self._behind)]
             return
         specs = self._announced.specs
-        for spec in set(specs.values()):
-            self._check_spec(spec, specs)
-        raws = encode_keys(specs, self.prefix)
-        self._specs = dict(zip(raws, specs.values(), strict=True))
-        if len(self._specs) < len(specs):
-            raise UnsupportedError("writing.duplicate-key", self.prefix, "two keys of specs are the same bytes")
+        self._specs = check_specs(specs, self.prefix)
+        raws = list(self._specs)
         commit.require_space(sum(spec.nbytes or 0 for spec in specs.values()) + _INDEX_BYTES * len(specs))
         if self._sharding is None and not self._announced.pieces:
             self._slots.add_whole(raws, list(specs.values()), 0)
             self._open_shard(0, list(map(DualTensor, raws, specs.values())))
             return
         counted = self._announced.counted
-        planned = (self._sharding or OneShard()).plan(
+        policy = self._sharding or OneShard()
+        planned = policy.plan(
             [(key, spec._replace(nbytes=counted[key]) if key in counted else spec) for key, spec in specs.items()]
         )
+        planned = check_plan(planned, specs)
         for number, pieces in enumerate(planned):
             start, tensors = len(self._slots), list[DualTensor]()
             for piece in pieces:
                 tensors += self._add_pieces(piece, specs[piece.key], number)
             self._open_shard(start, tensors)
-        missing = self._specs.keys() - self._slots.whole.keys() - self._slots.cut.keys()
-        if missing:
-            raise ValueError(f"the sharding policy leaves out {shown(sorted(map(decode_key, missing)))}")
-
-    def _check_spec(self, spec: TensorSpec, specs: Mapping[str, TensorSpec]) -> None:
-        dtype = BY_NAME.get(spec.dtype)
-        if (
-            dtype is not None
-            and dtype.name != "resource"
-            and spec.shape is not None
-            and (not dtype.itemsize or spec.nbytes in (None, spec.size * dtype.itemsize))
-        ):
-            return
-        key = next(key for key, other in specs.items() if other == spec)
-        where = Where(self.prefix, key)
-        if dtype is not None and dtype.name == "resource":
-            raise UnsupportedError("writing.resource", where, "a resource is a handle of a program, not a value")
-        if dtype is not None and spec.shape is not None:
-            message = f"{spec.dtype} of shape {list(spec.shape)} does not take so many bytes"
-            raise MismatchError(
-                "writing.wrong-size", where, message, expected=spec.size * dtype.itemsize, found=spec.nbytes
-            )
-        raise UnsupportedError(
-            "writing.dtype", where, f"a tensor of type {spec.dtype}, shape {spec.shape} cannot be stored"
-        )
 
     def _open_shard(self, start: int, tensors: Sequence[DualTensor]) -> None:
         """Begin the data file of the slots from ``start`` on."""
@@ -239,21 +220,24 @@ class CheckpointWriter:
             NotFoundError: its spec was not announced (``writing.foreign-key``).
             OSError: the system refused; the checkpoint is then abandoned.
         """
+        self._check_open()
         raw = encode_key(key, self.prefix)
         where = Where(self.prefix, decode_key(raw))
         if raw in self._seen:
             raise UnsupportedError("writing.duplicate-key", where, "this key was added before")
-        if self._announced is not None:
-            self._check_announced(raw, value, dtype, where)
-            whole = self._slots.whole.get(raw)
-            for slot in self._slots.cut[raw] if whole is None else (whole,):
-                self._put_slot(slot, decode_key(raw), value)
-        else:
-            self._append(raw, value, dtype, where)
-        self._seen.add(raw)
-        for shard in self._shards:
-            shard.flush()
-        self._behind.drain()
+        try:
+            if self._announced is not None:
+                check_value(value, dtype, self._specs.get(raw), where)
+                self._put_value(raw, decode_key(raw), value)
+            else:
+                self._append(raw, value, dtype, where)
+            self._seen.add(raw)
+            self._flush()
+        except CheckpointError:
+            raise  # before a byte of it was written: the caller may go on without this tensor
+        except BaseException as error:
+            self._failed = error
+            raise
 
     def add_many(self, values: Mapping[str, Value | Stored]) -> None:
         """Write several announced tensors; all may be changed as soon as this returns.
@@ -265,17 +249,29 @@ class CheckpointWriter:
         Raises:
             CheckpointError, OSError: as `add`.
         """
-        for key, value in values.items():
-            raw = encode_key(key, self.prefix)
-            where = Where(self.prefix, key)
-            if raw in self._seen:
-                raise UnsupportedError("writing.duplicate-key", where, "this key was added before")
-            if raw not in self._specs or type(value) is not Stored:
-                self._check_announced(raw, value, None, where)
-            whole = self._slots.whole.get(raw)
-            for slot in self._slots.cut[raw] if whole is None else (whole,):
-                self._put_slot(slot, key, value)
-            self._seen.add(raw)
+        self._check_open()
+        try:
+            for key, value in values.items():
+                raw = encode_key(key, self.prefix)
+                where = Where(self.prefix, key)
+                if raw in self._seen:
+                    raise UnsupportedError("writing.duplicate-key", where, "this key was added before")
+                if raw not in self._specs or type(value) is not Stored:
+                    check_value(value, None, self._specs.get(raw), where)
+                self._put_value(raw, key, value)
+                self._seen.add(raw)
+            self._flush()
+        except BaseException as error:
+            self._failed = error
+            raise
+
+    def _put_value(self, raw: bytes, key: str, value: Value | Stored) -> None:
+        whole = self._slots.whole.get(raw)
+        for slot in self._slots.cut[raw] if whole is None else (whole,):
+            self._put_slot(slot, key, value)
+
+    def _flush(self) -> None:
+        """Return when everything that was put is with the system."""
         for shard in self._shards:
             shard.flush()
         self._behind.drain()
@@ -348,10 +344,11 @@ class CheckpointWriter:
         if isinstance(value, Sliced):
             spec, cut = check_pieces(value, named, where)
             if cut:
-                for extents, piece in value.pieces.items():
-                    dtype, shape, _ = describe(piece, named, where)
-                    slot = slots.add_piece(raw, extents, shape, spec, 0)
-                    self._put(slot, (raw, extents), encode(piece, dtype, where))
+                dtype = BY_NAME[spec.dtype]
+                pieces = {extents: encode(value.pieces[extents], dtype, where) for extents in cut}
+                for extents, stored in pieces.items():
+                    part = region_shape(resolve_extents(extents, value.shape))
+                    self._put(slots.add_piece(raw, extents, part, spec, 0), (raw, extents), stored)
                 return
             (value,) = value.pieces.values()
         dtype, shape, _ = describe(value, named, where)
@@ -359,27 +356,11 @@ class CheckpointWriter:
         slots.add_whole([raw], [TensorSpec(dtype.name, shape, len(stored.data))], 0)
         self._put(len(slots) - 1, raw, stored)
 
-    def _check_announced(self, raw: bytes, value: Value, named: str | None, where: Where) -> None:
-        spec = self._specs.get(raw)
-        if spec is None:
-            raise NotFoundError("writing.foreign-key", where, "this key was not announced")
-        if isinstance(value, Sliced):
-            raise UnsupportedError("writing.slices", where, "this tensor was announced whole")
-        if named is None and spec.dtype in _NOT_FROM_NUMPY:
-            named = spec.dtype
-        dtype, shape, _ = describe(value, named, where)
-        if dtype.name != spec.dtype:
-            raise MismatchError(
-                "writing.wrong-dtype", where, "another type was announced", expected=spec.dtype, found=dtype.name
-            )
-        if shape != spec.shape:
-            raise MismatchError(
-                "writing.wrong-shape", where, "another shape was announced", expected=spec.shape, found=shape
-            )
-
     # -- after the last tensor ----------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
+        if self._failed is not None:
+            raise self._failed  # the caller did not let it out of the block; its bytes are missing all the same
         missing = self._specs.keys() - self._seen
         if missing:
             names = sorted(map(decode_key, missing))
@@ -407,9 +388,11 @@ class CheckpointWriter:
             self._stem + INDEX_SUFFIX,
             check=lambda data: check_index(self._store, self.prefix, commit.directory, data, table, ends),
         )
-        if self._update_manifest:
+        if callable(self._update_manifest):
+            commit.follow(MANIFEST_NAME, self._update_manifest)
+        elif self._update_manifest:
             commit.follow(MANIFEST_NAME, lambda present: advanced_manifest(present, self._stem))
-        if self._taken.index:
+        if self._overwrite:
             commit.retire(name for old in self._taken.shards.values() for name in old)
         self.result = SavedPath(
             self.prefix,
@@ -426,7 +409,3 @@ class CheckpointWriter:
             if self._layout == "tensorflow"
             else DualShard(file, self._behind, [], self.prefix)
         )
-
-
-_NOT_FROM_NUMPY = frozenset(("qint8", "quint8", "qint16", "quint16", "qint32", "variant"))
-"""types whose arrays numpy calls by another name"""
