@@ -117,7 +117,7 @@ def api_page() -> str:
         NOTICE,
         "# Python API",
         "",
-        "Everything public is a name of the module `openckpt`; what is not on this page may change at any time.",
+        "Everything public is a name of the module `openckpt` or of `openckpt.testing`; what is not on this page may change at any time.",
         "",
     ]
     groups: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": []}
@@ -133,6 +133,13 @@ def api_page() -> str:
         lines += [f"## {title}", ""]
         for name in names:
             lines += list(_describe(f"openckpt.{name}", getattr(openckpt, name), level=3))
+    from openckpt import testing
+    from openckpt.storage.writable import WritableStore
+
+    lines += ["## `openckpt.testing`", "", *_docstring_lines(inspect.getdoc(testing) or "")]
+    for name in testing.__all__:
+        lines += list(_describe(f"openckpt.testing.{name}", getattr(testing, name), level=3))
+    lines += list(_describe("openckpt.storage.writable.WritableStore", WritableStore, level=3))
     lines += ["## Values that these return", "", "Made by openckpt alone, so they have no name in `openckpt`.", ""]
     for home, names_there in RETURNED.items():
         for name in names_there:
@@ -178,6 +185,8 @@ def _field_docstrings(cls: type) -> dict[str, str]:
 
 def _members(cls: type) -> Iterator[tuple[str, object]]:
     """Yield the documented public members that the class itself, or a private base of it, defines."""
+    from openckpt.storage.writable import WritableStore
+
     seen = set()
     for base in cls.__mro__:
         if not base.__module__.startswith("openckpt"):
@@ -185,6 +194,8 @@ def _members(cls: type) -> Iterator[tuple[str, object]]:
         for name, member in vars(base).items():
             if name.startswith("_") or name in seen:
                 continue
+            if cls.__module__.startswith("openckpt.testing.") and hasattr(WritableStore, name):
+                continue  # a store of the tests has the calls of every store, described once
             seen.add(name)
             target = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
             is_ours = inspect.isfunction(target) or isinstance(target, property)

@@ -10,13 +10,18 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from oracle import CORPUS, NEEDS, absent
+
+if TYPE_CHECKING:
+    from openckpt.storage.writable import WritableStore
+    from openckpt.testing import OrderFS
 
 # Before the first import of TensorFlow, wherever that happens: no log lines, no GPU, the same kernels on every machine.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -123,6 +128,42 @@ def tf_keras(tf: Any) -> Any:
 def keras(tf: Any) -> Any:
     """Keras 3."""
     return _import_quietly("keras")
+
+
+@pytest.fixture
+def ordered_store() -> Iterator[OrderFS]:
+    """The local disk under the rules of `openckpt.testing.OrderFS`, for one save or several, all durable and none that fails."""
+    from openckpt.storage.disk import DISK
+    from openckpt.testing import OrderFS
+
+    store = OrderFS(DISK)
+    yield store
+    store.check_end()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _every_save_is_watched() -> Iterator[None]:
+    """Put every commit to the local disk, in every test, under the rules of `openckpt.testing.OrderFS`."""
+    from openckpt.storage.commit import Commit
+    from openckpt.storage.disk import DISK
+    from openckpt.testing.order import OrderFS
+
+    begin, end = Commit.__init__, Commit.__exit__
+
+    def watched_begin(self: Commit, store: WritableStore, *arguments: Any, **options: Any) -> None:
+        if store is DISK:
+            store = OrderFS(store, durability=options.get("durability", "power-loss"))
+        begin(self, store, *arguments, **options)
+
+    def watched_end(self: Commit, kind: Any, error: BaseException | None, trace: Any) -> None:
+        end(self, kind, error, trace)
+        if isinstance(self._store, OrderFS):
+            self._store.check() if error is not None else self._store.check_end()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Commit, "__init__", watched_begin)
+        patch.setattr(Commit, "__exit__", watched_end)
+        yield
 
 
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
