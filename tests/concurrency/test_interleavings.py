@@ -26,16 +26,18 @@ CRASH: Durability = "process-crash"
 POLICY = openckpt.MaxShardSize(4096)  # several data files
 
 
-def tensors(value: int) -> dict[str, np.ndarray]:
-    weights = {f"w{number}": np.full(500, value, np.float32) for number in range(4)}
+def tensors(value: int, size: int = 500) -> dict[str, np.ndarray]:
+    weights = {f"w{number}": np.full(size, value, np.float32) for number in range(4)}
     return {**weights, "save_counter": np.array(value, np.int64)}
 
 
-def save(directory: Path, name: str, value: int, *, store: WritableStore = DISK, several: bool = False) -> None:
+def save(
+    directory: Path, name: str, value: int, *, store: WritableStore = DISK, several: bool = False, size: int = 500
+) -> None:
     """Save one checkpoint, over what has its name."""
     openckpt.save(
         str(directory / name),
-        tensors(value),
+        tensors(value, size),
         sharding=POLICY if several else None,
         overwrite=True,
         update_manifest=name != "best",
@@ -155,11 +157,25 @@ def save_over_twice(directory: Path) -> None:
     save(directory, "best", 2)
 
 
+def save_over_twice_with_more(directory: Path) -> None:
+    """The count of data files is the old one again, and they are longer."""
+    save(directory, "best", 2, several=True)
+    save(directory, "best", 2, size=5000)
+
+
+def save_over_twice_with_less(directory: Path) -> None:
+    save(directory, "best", 2, several=True)
+    save(directory, "best", 2, size=5)
+
+
 def save_a_step(directory: Path) -> None:
     save(directory, "ckpt-2", 2, several=True)
 
 
-@pytest.mark.parametrize("saves", [save_over_once, save_over_twice, save_a_step])
+SAVES = (save_over_once, save_over_twice, save_over_twice_with_more, save_over_twice_with_less, save_a_step)
+
+
+@pytest.mark.parametrize("saves", SAVES)
 @pytest.mark.parametrize("read", READERS)
 def test_a_save_between_any_two_calls_of_a_reader(
     read: Callable[[Path], None], saves: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

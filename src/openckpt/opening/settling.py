@@ -39,10 +39,13 @@ def settle(store: Store, listing: Listing, regroup: Regroup) -> Listing:
 def is_doubtful(group: Group) -> bool:
     """Return whether a group may look otherwise after a second scan.
 
-    Also a whole one whose index counts other data files than these: the index may be that of a save which was over after
-    the names had been read, and its data not among them.
+    Also a whole one whose index counts other data files than these, or longer ones: the index may be that of a save which was
+    over after the names had been read, and its data not among them.
     """
-    return not group.complete or group.header_shards is not None
+    if not group.complete or group.header_shards is not None:
+        return True
+    ends = group.ends or {}
+    return any(stat.size < ends.get(shard, 0) for shard, stat in enumerate(group.shards))
 
 
 def _is_changing(store: Store, listing: Listing, group: Group) -> bool:

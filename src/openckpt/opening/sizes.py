@@ -37,8 +37,14 @@ def find_cut_shard(store: Store, group: Group, *, limits: Limits = DEFAULT_LIMIT
         parsed = parse_shard_name(stat.name)
         end = 0 if parsed is None else (needed or {}).get(parsed[1], 0)
         if stat.size < end:
-            return _cut(store, stat, end)
+            # Not so where a save went over it since the directory was listed: then index and data are not of one save.
+            return _cut(store, stat, end) if _as_listed(store, index) and _as_listed(store, stat) else None
     return None
+
+
+def _as_listed(store: Store, stat: FileStat) -> bool:
+    now = store.stat(stat.path)
+    return now is not None and now.identity == stat.identity
 
 
 def _cut(store: Store, stat: FileStat, end: int) -> CheckpointError:
