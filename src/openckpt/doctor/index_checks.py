@@ -19,6 +19,7 @@ from openckpt.storage import FileStat
 from openckpt.storage.memory import MemorySource
 
 _INDEX_BYTES = 64 << 20
+_HEADER_BYTES = 16 << 20  # of a data file that is a safetensors file too: of a hundred thousand tensors
 _LOOKED_AT = 16  # data files without an index
 
 
@@ -41,8 +42,32 @@ def check_missing_index(scene: Scene, group: Group) -> list[Finding]:
     recoverable = _recoverable(scene, group, place)
     if recoverable is not None:
         return [recoverable]
-    missing = make_finding("run.index-missing", place, f"the index is missing; its data is here: {here}")
+    message = f"the index is missing; its data is here: {here}"
+    again = _from_header(scene, group)
+    if again is not None:
+        message += ", and the header of the file says all that the index did"
+    missing = make_finding("run.index-missing", place, message, fix=again)
     return [missing, *_what_the_data_is(scene, group)]
+
+
+def _from_header(scene: Scene, group: Group) -> str | None:
+    """Return the command that makes the checkpoint again from its one data file, where that is a safetensors file of ours."""
+    if len(group.shards) != 1 or group.num_shards != 1 or scene.nesting:
+        return None
+    from openckpt.formats.safetensors import read_header
+
+    try:
+        with closing(scene.store.open(group.shards[0].path)) as source:
+            first = source.read_at(0, min(8, source.size))
+            if len(first) < 8 or int.from_bytes(first, "little") > _HEADER_BYTES:
+                return None
+            header = read_header(source, scene.limits)
+    except (CheckpointError, OSError):
+        return None
+    if header.dual is None:
+        return None
+    data, link = scene.store.display(group.shards[0].path), f"{scene.show(group)}.safetensors"
+    return f"ln {quoted(data)} {quoted(link)} && openckpt convert {quoted(link)} {quoted(scene.path(f'recovered/{group.name}'))}"
 
 
 def _what_the_data_is(scene: Scene, group: Group) -> list[Finding]:
