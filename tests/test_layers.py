@@ -21,7 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("storage",),
     ("formats",),
     ("opening", "writing"),
-    ("finding", "doctor", "conversion"),
+    ("finding", "doctor", "conversion", "training"),
     ("openckpt",),  # the face: openckpt/__init__.py
     ("testing",),  # shipped, for tests of savers
     ("cli",),

@@ -8,6 +8,7 @@
     |- NotFoundError (KeyError)      no such key; suggests the nearest names
     |  `- PathNotFoundError          (also FileNotFoundError) no such checkpoint; suggests the nearest prefixes
     |- MismatchError                 restore target and stored tensor disagree (dtype, shape, structure)
+    |  `- NotMatchedError            (also AssertionError) an assert_* of a restore's status did not hold
     |- ConflictError                 someone else holds or has changed this prefix
     `- UnsafeError                   asked to run or follow something the file chose (code, link, path)
 
@@ -171,6 +172,10 @@ class MismatchError(CheckpointError):
     """The restore target and the stored tensor disagree in dtype, shape or structure."""
 
 
+class NotMatchedError(MismatchError, AssertionError):
+    """An ``assert_*`` of a restore's status did not hold."""
+
+
 class ConflictError(CheckpointError):
     """Someone else holds this prefix, or has changed it under the reader."""
 
@@ -181,3 +186,7 @@ class UnsafeError(CheckpointError):
 
 class CheckpointWarning(UserWarning):
     """What a caller must hear although nothing failed: a manifest that is ignored, a fallback that was taken."""
+
+
+class PartialRestoreWarning(CheckpointWarning):
+    """A restore gave values to some variables of the program and not to others."""

@@ -32,6 +32,7 @@ from openckpt.codes import (
     spec,
     storage,
     table,
+    training,
     v1,
     writing,
 )
@@ -40,7 +41,7 @@ from openckpt.errors import Where
 
 _AREAS = (
     archive, bundle, commit, convert, detect, dual, graph, hdf5, keras, limits, manifest, meta, npz, path, run, safetensors,
-    savedmodel, slices, spec, storage, table, v1, writing,
+    savedmodel, slices, spec, storage, table, training, v1, writing,
 )  # fmt: skip
 
 CATALOGUE: dict[str, Code] = {name: code for area in _AREAS for name, code in area.CODES.items()}

@@ -1,0 +1,66 @@
+"""Codes of the area `training`: live programs and checkpoints that do not fit each other."""
+
+from openckpt.codes.code import Code
+
+CODES: dict[str, Code] = {
+    "training.not-trackable": Code(
+        "error",
+        "This object holds nothing that a checkpoint could store: no arrays, numbers, text or containers of them.",
+        "leave it out, give its attribute a leading underscore, or give it state_dict and load_state_dict",
+    ),
+    "training.not-plain": Code(
+        "error",
+        "Python state is stored as JSON and arrays, and never pickled; this value is neither.",
+        "leave it out of the state, or turn it into numbers, text, lists and dicts",
+    ),
+    "training.same-name": Code(
+        "error",
+        "Two keys of one dict have the same name as text, so a checkpoint cannot tell them apart.",
+        "rename one of the keys",
+    ),
+    "training.bad-state": Code(
+        "error",
+        "The Python state in the checkpoint is not what openckpt writes: another program wrote it.",
+        "openckpt show {path}",
+    ),
+    "training.missing-keys": Code(
+        "error",
+        "The object graph names tensors that the checkpoint does not have: it was edited, or is a mixture of two.",
+        "openckpt doctor {path}",
+    ),
+    "training.mismatch": Code(
+        "error",
+        "Stored values have other shapes or types than the variables they belong to: the model was built with other sizes.",
+        "build the program as it was saved, pass cast=True where only float widths differ, or select= the parts that fit",
+    ),
+    "training.nothing-matched": Code(
+        "error",
+        "Not one variable of the program has its value in this checkpoint: the objects hang under other names.",
+        "name the objects as the checkpoint does: openckpt tree {path}",
+    ),
+    "training.no-graph": Code(
+        "error",
+        "This checkpoint was written by name (tf.train.Saver, openckpt.save): it has values, but not the objects they belong to.",
+        "read it with openckpt.load, or restore it by name with openckpt.Saver",
+    ),
+    "training.not-matched": Code(
+        "error",
+        "Program and checkpoint do not hold the same objects.",
+        "openckpt tree {path}",
+    ),
+    "training.no-checkpoint": Code(
+        "error",
+        "The restore was given None, as latest_checkpoint gives where there is no checkpoint yet.",
+        "check the path of the directory: openckpt find .",
+    ),
+    "training.cannot-replace": Code(
+        "error",
+        "A value that cannot be changed in place lies in an object that cannot be given a new one.",
+        "put it into a dict, a list or an attribute",
+    ),
+    "training.exists": Code(
+        "error",
+        "A checkpoint of this number exists, and this program did not write it: its counter began again at 0.",
+        "restore the latest checkpoint first, which continues its counter, or save into another directory",
+    ),
+}

@@ -1,0 +1,32 @@
+"""Live programs: `Checkpoint` saves and restores objects as ``tf.train.Checkpoint`` does, for every framework.
+
+An adapter turns a live object into a `openckpt.training.tracking.View`; everything else here knows only views.
+
+Must not import the other capabilities, nor anything above them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from openckpt.lazy import lazy_attributes
+
+if TYPE_CHECKING:
+    from openckpt.training.checkpoint import Checkpoint
+    from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, RestoreReport
+
+_HOMES = {
+    "Checkpoint": "checkpoint",
+    "CheckpointLoadStatus": "status",
+    "InitializationOnlyStatus": "status",
+    "RestoreReport": "status",
+}
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointLoadStatus",
+    "InitializationOnlyStatus",
+    "RestoreReport",
+]
+
+__getattr__ = lazy_attributes(__name__, _HOMES)

@@ -1,0 +1,172 @@
+"""Plain Python and NumPy: containers, dataclasses, object attributes, arrays, numbers, text, generators, ``state_dict``.
+
+Names where TensorFlow has no rule: a dict's key as ``str(key)`` in insertion order, a list's and tuple's index, a namedtuple's
+fields first and then its indices (formats 6.4), fields and attributes without a leading underscore. Arrays are restored in
+place; numbers and text are put back into their container.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from openckpt.errors import UnsupportedError, Where
+from openckpt.training.leaves import ArrayLeaf, NumberLeaf, StateLeaf, TextLeaf
+from openckpt.training.pystate import encode_state
+from openckpt.training.tracking import Bare, Child, Family, View
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
+
+_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, property)
+_BARE = (bool, int, float, complex, str, bytes, type(None))
+
+
+class PlainAdapter:
+    """See the module."""
+
+    def view(self, value: object) -> View | None:
+        """Return the view of an object, None where it has no state that can be named."""
+        import numpy as np
+
+        if isinstance(value, Bare):
+            return _bare(value)
+        if isinstance(value, np.ndarray):
+            return View("array", leaves=(ArrayLeaf(value),))
+        if isinstance(value, dict):
+            return _dict(value)
+        if isinstance(value, list):
+            family: Family = "container" if type(value) is list else "other"
+            return View("list", _indexed(value), replace=lambda new: _replace_items(value, new), family=family)
+        if isinstance(value, tuple):
+            return _tuple(value)
+        if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)):
+            return _generator(value)
+        if callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None)):
+            return _state_dict(value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = [f.name for f in dataclasses.fields(value) if not f.name.startswith("_") and hasattr(value, f.name)]
+            return _attributes(value, "dataclass", names)
+        if hasattr(value, "__dict__") and not isinstance(value, _CODE):
+            names = [
+                name for name, held in vars(value).items() if not name.startswith("_") and not isinstance(held, _CODE)
+            ]
+            return _attributes(value, type(value).__name__, names)
+        return None
+
+
+def as_child(name: str, value: object) -> Child:
+    """Return the edge to a value in a container; numbers, text and None have no identity of their own."""
+    import numpy as np
+
+    return Child(name, Bare(value) if isinstance(value, (*_BARE, np.generic)) else value)
+
+
+def _bare(place: Bare) -> View:
+    import numpy as np
+
+    value = place.value
+    if isinstance(value, np.ndarray):
+        return View("array", leaves=(ArrayLeaf(value),))
+    if isinstance(value, (str, bytes, type(None))):
+        return View(type(value).__name__, leaves=(TextLeaf(value),))
+    return View(type(value).__name__, leaves=(NumberLeaf(value),))
+
+
+def _dict(value: dict[Any, object]) -> View:
+    names: dict[str, Any] = {}
+    for key in value:
+        other = names.setdefault(str(key), key)
+        if other is not key:
+            where = Where("", str(key))
+            raise UnsupportedError(
+                "training.same-name", where, f"the keys {other!r} and {key!r} of a dict have the same name"
+            )
+
+    def replace(new: Mapping[str, object]) -> object:
+        for name, item in new.items():
+            value[names[name]] = item
+        return value
+
+    family: Family = "container" if type(value) in (dict, OrderedDict) else "other"
+    return View("dict", [as_child(name, value[key]) for name, key in names.items()], replace=replace, family=family)
+
+
+def _indexed(value: list[object] | tuple[object, ...]) -> list[Child]:
+    return [as_child(str(number), item) for number, item in enumerate(value)]
+
+
+def _replace_items(value: list[object], new: Mapping[str, object]) -> object:
+    for name, item in new.items():
+        value[int(name)] = item
+    return value
+
+
+def _tuple(value: tuple[object, ...]) -> View:
+    children = _indexed(value)
+    fields: tuple[str, ...] = getattr(type(value), "_fields", ())
+    if fields:
+        children = [
+            Child(name, child.value) for name, child in zip(fields, children, strict=True)
+        ] + children  # same nodes
+
+    def replace(new: Mapping[str, object]) -> object:
+        at = {**{name: number for number, name in enumerate(fields)}, **{str(n): n for n in range(len(value))}}
+        items = list(value)
+        for name, item in new.items():
+            items[at[name]] = item
+        make: Any = type(value)
+        return make(*items) if fields else make(items)
+
+    return View("namedtuple" if fields else "tuple", children, replace=replace, family="container")
+
+
+def _attributes(value: object, kind: str, names: list[str]) -> View:
+    def replace(new: Mapping[str, object]) -> object:
+        try:
+            for name, item in new.items():
+                setattr(value, name, item)
+        except dataclasses.FrozenInstanceError:
+            return dataclasses.replace(value, **new)  # type: ignore[type-var]
+        return value
+
+    return View(kind, [as_child(name, getattr(value, name)) for name in names], replace=replace)
+
+
+def _generator(value: Any) -> View:
+    import numpy as np
+
+    if isinstance(value, random.Random):
+        return state_view("random generator", value.getstate, value.setstate, value)
+    if isinstance(value, np.random.RandomState):
+        return state_view("random generator", lambda: value.get_state(legacy=False), value.set_state, value)
+
+    def put(state: Any) -> None:
+        value.bit_generator.state = state
+
+    return state_view("random generator", lambda: value.bit_generator.state, put, value)
+
+
+def _state_dict(value: Any) -> View:
+    return state_view(type(value).__name__, value.state_dict, value.load_state_dict, value)
+
+
+def state_view(kind: str, get: Callable[[], Any], put: Callable[[Any], object], value: object) -> View:
+    """Return the view of an object whose whole state is one plain Python value with arrays in it."""
+    from openckpt.training.pystate import decode_state
+
+    text, arrays = encode_state(get(), Where("", kind))
+
+    def absorb(data: bytes, found: Mapping[str, Array]) -> object:
+        put(decode_state(data, found, Where("", kind)))
+        return value
+
+    children = [Child(name, Bare(array)) for name, array in arrays.items()]  # known by place: a load makes new ones
+    return View(kind, children, leaves=(StateLeaf(text),), absorb=absorb)
+
+
+ADAPTER = PlainAdapter()

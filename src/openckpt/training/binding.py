@@ -1,0 +1,158 @@
+"""Which stored value belongs to which live one: matching by edge names from the root, as TensorFlow does (formats 6.6).
+
+Keys and full names say nothing here. A node of the file is bound to the first object that its way leads to; two nodes that
+lead to one object bind both, and the first is read. What the program does not have (yet) waits as a *deferred* position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from openckpt.formats.objectgraph import ObjectGraph
+from openckpt.formats.objectnodes import Node
+from openckpt.training.live import LiveGraph, LiveNode
+from openckpt.training.tracking import Leaf
+
+
+class Bound(NamedTuple):
+    """One stored value and the live one that takes it."""
+
+    key: str
+    node: LiveNode
+    leaf: Leaf
+    node_id: int
+
+
+class Deferred(NamedTuple):
+    """A part of the file that waits: the object of ``parent`` has no child called ``name`` yet."""
+
+    parent: LiveNode
+    name: str
+    node_id: int
+
+
+class PendingSlot(NamedTuple):
+    """A slot of the file that waits for its optimizer or its variable."""
+
+    optimizer_id: int
+    variable_id: int
+    name: str
+    node_id: int
+
+
+@dataclass(slots=True)
+class Binding:
+    """What matching found.
+
+    Attributes:
+        nodes: file's node id -> live node.
+        values: the pairs to be read, in the order of matching.
+        absorbed: live nodes whose state is one piece -> the file's nodes below, by name.
+        deferred: parts of the file that wait for objects.
+        slots: slots that wait.
+        unused: ``(node id, attribute name)`` that a bound object cannot take.
+    """
+
+    nodes: dict[int, LiveNode] = field(default_factory=dict)
+    values: list[Bound] = field(default_factory=list)
+    absorbed: dict[LiveNode, dict[str, str]] = field(default_factory=dict)
+    deferred: list[Deferred] = field(default_factory=list)
+    slots: list[PendingSlot] = field(default_factory=list)
+    unused: list[tuple[int, str]] = field(default_factory=list)
+
+
+def bind(
+    graph: ObjectGraph, live: LiveGraph, *, start: tuple[int, LiveNode] | None = None, skip_slots: bool = False
+) -> Binding:
+    """Match the nodes of a file with live objects.
+
+    Args:
+        graph: of the file.
+        live: of the program.
+        start: begin here instead of at the roots, for what was deferred.
+        skip_slots: leave slots alone (``experimental_skip_slot_variables``).
+    """
+    return _Matching(graph.nodes, live, skip_slots=skip_slots).run(start or (0, live.nodes[0]))
+
+
+class _Matching:
+    def __init__(self, nodes: Sequence[Node], live: LiveGraph, *, skip_slots: bool) -> None:
+        self._nodes, self._live = nodes, live
+        self._found = Binding()
+        self._taken: set[LiveNode] = set()
+        self._slots_of: dict[int, list[PendingSlot]] = {}
+        for number, node in enumerate(nodes if not skip_slots else ()):
+            for variable, name, slot in node.slot_variables:
+                self._slots_of.setdefault(variable, []).append(PendingSlot(number, variable, name, slot))
+
+    def run(self, start: tuple[int, LiveNode]) -> Binding:
+        found = self._found
+        self._bind(*start)
+        queue = [start[0]]
+        for node_id in queue:
+            live = found.nodes[node_id]
+            if live.view.absorb is not None:
+                self._absorb(node_id, live)
+                continue
+            for child_id, name in self._nodes[node_id].children:
+                if child_id in found.nodes:
+                    continue
+                target = live.names.get(name)
+                if target is None:
+                    if has_values(self._nodes[child_id]):
+                        found.deferred.append(Deferred(live, name, child_id))
+                    continue
+                self._bind(child_id, target)
+                queue.append(child_id)
+        self._bind_slots()
+        return found
+
+    def _bind(self, node_id: int, live: LiveNode) -> None:
+        found = self._found
+        found.nodes[node_id] = live
+        first = live not in self._taken
+        self._taken.add(live)
+        for attribute in self._nodes[node_id].attributes:
+            leaf = live.leaf(attribute.name)
+            if leaf is None:
+                if not attribute.is_optional:
+                    found.unused.append((node_id, attribute.name))
+            elif first:
+                found.values.append(Bound(attribute.checkpoint_key, live, leaf, node_id))
+
+    def _absorb(self, node_id: int, live: LiveNode) -> None:
+        """Bind everything below a node to the object whose state is one piece."""
+        below: dict[str, str] = {}
+        for child_id, name in self._nodes[node_id].children:
+            self._found.nodes.setdefault(child_id, live.names.get(name, live))
+            for attribute in self._nodes[child_id].attributes:
+                below[name] = attribute.checkpoint_key
+        self._found.absorbed[live] = below
+
+    def _bind_slots(self) -> None:
+        found = self._found
+        for variable_id, records in self._slots_of.items():
+            variable = found.nodes.get(variable_id)
+            for record in records:
+                optimizer = found.nodes.get(record.optimizer_id)
+                slots = None if optimizer is None else optimizer.view.slots
+                value = None
+                if variable is not None and slots is not None:
+                    value = slots.get(variable.object, record.name)
+                    if value is None:
+                        value = slots.create(variable.object, record.name)
+                if value is None:
+                    found.slots.append(record)
+                    continue
+                node = self._live.find(value) or self._live.add_slot(value)
+                if node is not None:
+                    self._bind(record.node_id, node)
+
+
+def has_values(node: Node) -> bool:
+    """Return whether a node of a file holds values, it or one below; old writers do not say (formats 6.6)."""
+    if node.has_checkpoint_values is not None:
+        return node.has_checkpoint_values
+    return bool(node.children or node.attributes or node.slot_variables or node.registered_saver)

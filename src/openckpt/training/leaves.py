@@ -1,0 +1,193 @@
+"""The leaves that several adapters share: a NumPy array, a number, text, a piece of Python state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from openckpt.formats.dtypes import BY_NAME, dtype_of_numpy
+from openckpt.formats.spec import TensorSpec
+from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
+
+
+def spec_of_array(array: Array) -> TensorSpec | None:
+    """Return the spec under which an array is stored, None where no checkpoint holds such values."""
+    dtype = dtype_of_numpy(array.dtype)
+    if dtype is None:
+        return None
+    return TensorSpec(dtype.name, array.shape, array.nbytes if dtype.itemsize else None)
+
+
+_FLOATS = ("float64", "float32", "bfloat16", "float16", "float8_e5m2", "float8_e4m3fn")
+
+
+def refusal_of(own: TensorSpec | None, stored: TensorSpec, *, cast: bool) -> str | None:
+    """Return why a stored tensor does not fit a variable of spec ``own``, or None.
+
+    With ``cast`` floating-point types of other widths fit each other.
+    """
+    if own is None:
+        return None
+    if own.shape is not None and own.shape != stored.shape:
+        return f"shape {_shape(stored)} in the file, {_shape(own)} in the program"
+    if own.dtype != stored.dtype and not (cast and own.dtype in _FLOATS and stored.dtype in _FLOATS):
+        return f"{stored.dtype} in the file, {own.dtype} in the program"
+    return None
+
+
+def _shape(spec: TensorSpec) -> str:
+    return "unknown" if spec.shape is None else str(spec.shape)
+
+
+class ArrayLeaf:
+    """A NumPy array: read and restored in place where it can be written, replaced where not."""
+
+    __slots__ = ("_array",)
+
+    attribute = VARIABLE_VALUE
+    full_name = ""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def spec(self) -> TensorSpec | None:
+        """Return its spec."""
+        return spec_of_array(self._array)
+
+    def value(self) -> Any:
+        """Return the array itself."""
+        return self._array
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit."""
+        return refusal_of(self.spec(), stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        """Return the array's own memory where it can be read into."""
+        array = self._array
+        plain = array.flags.c_contiguous and array.flags.writeable and array.dtype.kind not in "OSUT"
+        return array if plain and array.dtype.byteorder != ">" else None
+
+    def assign(self, value: Array) -> object:
+        """Fill the array; a read-only one is replaced by the new."""
+        array = self._array
+        if value is array:
+            return array
+        if not array.flags.writeable:
+            return value.astype(array.dtype, copy=False)
+        array[...] = value
+        return array
+
+
+class NumberLeaf:
+    """A number in a container: int is int64, float is float64, bool is bool; a new one takes its place."""
+
+    __slots__ = ("_value",)
+
+    attribute = VARIABLE_VALUE
+    full_name = ""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def spec(self) -> TensorSpec | None:
+        """Return its spec; None for an integer beyond 64 bits."""
+        import numpy as np
+
+        return spec_of_array(np.asarray(self._value))
+
+    def value(self) -> Any:
+        """Return the number."""
+        return self._value
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit: a Python number takes every number of its kind."""
+        if stored.shape != ():
+            return f"shape {_shape(stored)} in the file, a number in the program"
+        own = self.spec()
+        if own is None or type(self._value) not in (int, float, bool, complex):
+            return refusal_of(own, stored, cast=cast)
+        kind, other = BY_NAME[own.dtype].numpy().kind, BY_NAME[stored.dtype].numpy().kind
+        fits = kind == other or (kind == "i" and other == "u") or (kind == "f" and stored.dtype in _FLOATS)
+        return None if fits else f"{stored.dtype} in the file, {type(self._value).__name__} in the program"
+
+    def buffer(self) -> Array | None:
+        """A number has no memory to read into."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Return the new number, of the same Python type."""
+        kind = type(self._value)
+        return kind(value.item()) if kind in (int, float, bool, complex) else value.dtype.type(value[()])
+
+
+class TextLeaf:
+    """Text, bytes or None in a container, stored as JSON; whatever the file has takes its place."""
+
+    __slots__ = ("_value",)
+
+    attribute = PY_STATE
+    full_name = ""
+
+    def __init__(self, value: str | bytes | None) -> None:
+        self._value = value
+
+    def spec(self) -> TensorSpec | None:
+        """Return the spec of a scalar string."""
+        return TensorSpec("string", (), None)
+
+    def value(self) -> Any:
+        """Return the JSON."""
+        from openckpt.errors import Where
+        from openckpt.training.pystate import encode_state
+
+        return encode_state(self._value, Where(""))[0]
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit."""
+        return refusal_of(self.spec(), stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        """Text has no memory to read into."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Return the new text."""
+        from openckpt.errors import Where
+        from openckpt.training.pystate import decode_state
+
+        return decode_state(value.item(), {}, Where(""))
+
+
+class StateLeaf:
+    """The `PY_STATE` of an object whose state is one piece; `View.absorb` puts it back."""
+
+    __slots__ = ("_text",)
+
+    attribute = PY_STATE
+    full_name = ""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def spec(self) -> TensorSpec | None:
+        """Return the spec of a scalar string."""
+        return TensorSpec("string", (), None)
+
+    def value(self) -> Any:
+        """Return the JSON."""
+        return self._text
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit."""
+        return refusal_of(self.spec(), stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        """JSON has no memory to read into."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Return the stored JSON, for `View.absorb`."""
+        return value.item()

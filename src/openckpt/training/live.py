@@ -1,0 +1,170 @@
+"""The program's side of a checkpoint: the live objects below a root, walked breadth-first as TensorFlow does (formats 6.3).
+
+Every object is a node once, however many ways lead to it; a number or text in a container is a node per place. The walk sees
+all edges; `LiveGraph.stock` is the part that stock TensorFlow tracks, which is everything where a program has neither
+TensorFlow's nor Keras's objects in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import TypeAlias
+
+from openckpt.errors import UnsupportedError, Where
+from openckpt.training.adapters import view_of
+from openckpt.training.tracking import Bare, Leaf, View
+
+Identity: TypeAlias = tuple[int, str]
+
+
+class LiveNode:
+    """One live object: its view, its edges to other nodes, and the way to it."""
+
+    __slots__ = ("children", "names", "number", "object", "parent", "view")
+
+    def __init__(self, number: int, value: object, view: View, parent: tuple[LiveNode, str] | None) -> None:
+        self.number = number
+        self.object = value
+        self.view = view
+        self.parent = parent
+        """``(node, name)`` of the first edge that led here; None of the root"""
+        self.children: list[tuple[str, LiveNode, bool]] = []
+        """``(name, node, whether stock TensorFlow tracks this edge)``"""
+        self.names: dict[str, LiveNode] = {}
+
+    def leaf(self, attribute: str) -> Leaf | None:
+        """Return the value of this object that is called ``attribute``."""
+        return next((leaf for leaf in self.view.leaves if leaf.attribute == attribute), None)
+
+    def path(self) -> list[str]:
+        """Return the names on the first way from the root."""
+        names: list[str] = []
+        node = self
+        while node.parent is not None:
+            node, name = node.parent
+            names.append(name)
+        return names[::-1]
+
+    def identity(self, replaced: Mapping[LiveNode, object] | None = None) -> Identity:
+        """Return what stays the same when the program is walked again; a number is known by its place in its container.
+
+        ``replaced`` holds the objects that have taken the place of others since the walk.
+        """
+        now = replaced or {}
+        if isinstance(self.object, Bare) and self.parent is not None:
+            parent, name = self.parent
+            return id(now.get(parent, parent.object)), name
+        return id(now.get(self, self.object)), ""
+
+    def label(self) -> str:
+        """Return the readable name: ``(root).model.dense``."""
+        return ".".join(["(root)", *self.path()])
+
+
+class LiveGraph:
+    """All live objects below a root; ``nodes[0]`` is the root."""
+
+    def __init__(self, root: object, view: View) -> None:
+        self.nodes: list[LiveNode] = []
+        self._by_object: dict[int, LiveNode] = {}
+        self._add(root, view, None)
+        for node in self.nodes:  # grows while it is walked
+            self._walk(node)
+
+    def _add(self, value: object, view: View, parent: tuple[LiveNode, str] | None) -> LiveNode:
+        node = LiveNode(len(self.nodes), value, view, parent)
+        self.nodes.append(node)
+        self._by_object[id(value)] = node  # the view of its container keeps a Bare alive, so its id stays its own
+        return node
+
+    def _walk(self, node: LiveNode) -> None:
+        for name, value, stock in node.view.children:
+            target = self._by_object.get(id(value))
+            if target is None:
+                view = view_of(value)
+                if view is None:
+                    label = f"{node.label()}.{name}"
+                    raise UnsupportedError(
+                        "training.not-trackable",
+                        Where("", label),
+                        f"a {type(value).__name__} cannot be saved: it is no array, number, text or container, and has no "
+                        "state_dict",
+                    )
+                target = self._add(value, view, (node, name))
+            node.children.append((name, target, stock))
+            node.names.setdefault(name, target)
+
+    def keep(self) -> list[object]:
+        """Return every object, so that none of their ids is given away while somebody remembers them."""
+        return [node.object for node in self.nodes]
+
+    def find(self, value: object) -> LiveNode | None:
+        """Return the node of an object, None where the walk did not meet it."""
+        return self._by_object.get(id(value))
+
+    def add_slot(self, value: object) -> LiveNode | None:
+        """Return the node of a slot variable, which no edge leads to; None where it is an ordinary node of the graph."""
+        view = view_of(value)
+        return None if view is None or id(value) in self._by_object else self._add(value, view, None)
+
+    def leaves(self) -> Iterator[tuple[LiveNode, Leaf]]:
+        """Yield every value of every object."""
+        for node in self.nodes:
+            for leaf in node.view.leaves:
+                yield node, leaf
+
+    @cached_property
+    def is_mixed(self) -> bool:
+        """Whether stock TensorFlow tracks some of these objects itself, and so has its own mind about the others."""
+        return any(node.view.family == "tensorflow" for node in self.nodes)
+
+    @cached_property
+    def stock(self) -> list[LiveNode]:
+        """The nodes that stock TensorFlow would reach, in its order."""
+        if not self.is_mixed:
+            return list(self.nodes)
+        return _reached(self.nodes[0], self._stock_children)
+
+    def stock_children(self, node: LiveNode) -> list[tuple[str, LiveNode]]:
+        """Return the edges of a node that stock TensorFlow tracks."""
+        if not self.is_mixed:
+            return [(name, child) for name, child, _ in node.children]
+        return self._stock_children(node)
+
+    def _stock_children(self, node: LiveNode) -> list[tuple[str, LiveNode]]:
+        return [(name, child) for name, child, stock in node.children if stock and self._is_stock(child)]
+
+    def _is_stock(self, node: LiveNode) -> bool:
+        if node.view.family == "container" and isinstance(node.object, tuple):
+            return any(
+                child.view.family != "other" for _, child, _ in node.children
+            )  # tuples of plain values are not tracked
+        return node.view.family != "other"
+
+
+def _reached(root: LiveNode, children: Callable[[LiveNode], list[tuple[str, LiveNode]]]) -> list[LiveNode]:
+    order, seen = [root], {root}
+    for node in order:
+        for _, child in children(node):
+            if child not in seen:
+                seen.add(child)
+                order.append(child)
+    return order
+
+
+def slot_nodes(nodes: Iterable[LiveNode], graph: LiveGraph) -> list[tuple[LiveNode, str, LiveNode, LiveNode]]:
+    """Return ``(optimizer, slot name, variable, slot)`` of every slot, in TensorFlow's order (formats 6.3, item 3)."""
+    own = list(nodes)
+    found = []
+    for optimizer in own:
+        slots = optimizer.view.slots
+        if slots is None:
+            continue
+        for name in slots.names():
+            for variable in own:
+                value = slots.get(variable.object, name) if variable.view.leaves else None
+                node = None if value is None else (graph.add_slot(value) or graph.find(value))
+                if node is not None:
+                    found.append((optimizer, name, variable, node))
+    return found

@@ -1,0 +1,125 @@
+"""From live objects to what a checkpoint holds: keys, values, and the object graph that describes them (formats 6.2, 6.3).
+
+_CHECKPOINTABLE_OBJECT_GRAPH      what stock TensorFlow tracks: it restores this, and asserts that it is consumed
+_OPENCKPT_OBJECT_GRAPH            everything, where that is more: the same message, which stock TensorFlow does not look at
+_OPENCKPT/PATH/.ATTRIBUTES/...    the values that only the second graph names
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from openckpt.formats.objectgraph import ObjectGraph
+from openckpt.formats.objectnodes import Attribute, Child, Node, SlotVariable
+from openckpt.formats.objectpaths import ATTRIBUTES, SLOTS, escape_name
+from openckpt.training.live import LiveGraph, LiveNode, slot_nodes
+from openckpt.training.tracking import Leaf
+
+FULL_GRAPH_KEY = "_OPENCKPT_OBJECT_GRAPH"
+OWN_PREFIX = "_OPENCKPT/"
+CONFIG_KEY = "_OPENCKPT_CONFIG"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What is to be saved.
+
+    Attributes:
+        leaves: key -> the value of a live object, in the order in which TensorFlow stores them.
+        graph: what stock TensorFlow tracks.
+        full_graph: everything, None where that is the same.
+    """
+
+    leaves: dict[str, Leaf]
+    graph: ObjectGraph
+    full_graph: ObjectGraph | None
+
+
+def record(live: LiveGraph) -> Recorded:
+    """Return keys, values and graphs of live objects. Variables without a value yet have no key."""
+    leaves: dict[str, Leaf] = {}
+    keys: dict[Leaf, str] = {}
+    stock = list(live.stock)
+    graph = _record(live, stock, live.stock_children, "", leaves, keys)
+    everything = [node for node in live.nodes if node.parent is not None or node.number == 0]
+    missing = any(leaf not in keys for node in everything for leaf in node.view.leaves if leaf.spec() is not None)
+    if not missing:
+        return Recorded(leaves, graph, None)
+    full = _record(live, everything, _all_children, OWN_PREFIX, leaves, keys)
+    return Recorded(leaves, graph, full)
+
+
+def _all_children(node: LiveNode) -> list[tuple[str, LiveNode]]:
+    return [(name, child) for name, child, _ in node.children]
+
+
+def _record(
+    live: LiveGraph,
+    nodes: list[LiveNode],
+    children: Callable[[LiveNode], list[tuple[str, LiveNode]]],
+    prefix: str,
+    leaves: dict[str, Leaf],
+    keys: dict[Leaf, str],
+) -> ObjectGraph:
+    paths = _paths(nodes[0], children)
+    slots = slot_nodes(nodes, live)
+    ids = {node: number for number, node in enumerate(nodes)}
+    order = list(nodes)
+    slots_of: dict[LiveNode, list[SlotVariable]] = {}
+    for optimizer, name, variable, slot in slots:
+        if slot not in ids:
+            ids[slot] = len(order)
+            order.append(slot)
+            paths[slot] = "/".join((paths[variable], SLOTS, paths[optimizer], escape_name(name)))
+        slots_of.setdefault(optimizer, []).append(SlotVariable(ids[variable], name, ids[slot]))
+    attributes: list[tuple[Attribute, ...]] = []
+    for node in order:
+        own = []
+        for leaf in node.view.leaves:
+            key = keys.get(leaf)
+            if key is None:
+                key = f"{prefix}{paths[node]}/{ATTRIBUTES}/{escape_name(leaf.attribute)}"
+                if leaf.spec() is not None:
+                    keys[leaf] = key
+                    leaves[key] = leaf
+            own.append(Attribute(leaf.attribute, leaf.full_name, key))
+        attributes.append(tuple(own))
+    edges = [tuple(Child(ids[child], name) for name, child in children(node)) for node in nodes]
+    edges += [()] * (len(order) - len(nodes))
+    valued = _with_values(edges, [bool(own) or node in slots_of for node, own in zip(order, attributes, strict=True)])
+    return ObjectGraph(
+        tuple(
+            Node(edges[number], attributes[number], tuple(slots_of.get(node, ())), None, valued[number])
+            for number, node in enumerate(order)
+        )
+    )
+
+
+def _paths(root: LiveNode, children: Callable[[LiveNode], list[tuple[str, LiveNode]]]) -> dict[LiveNode, str]:
+    paths = {root: ""}
+    order = [root]
+    for node in order:
+        path = paths[node]
+        front = path + "/" if node is not root else ""
+        for name, child in children(node):
+            if child not in paths:
+                paths[child] = front + escape_name(name)
+                order.append(child)
+    return paths
+
+
+def _with_values(edges: list[tuple[Child, ...]], own: Iterable[bool]) -> list[bool]:
+    """Return of each node whether it or one below it holds values."""
+    valued = list(own)
+    parents: list[list[int]] = [[] for _ in valued]
+    for number, children in enumerate(edges):
+        for child in children:
+            parents[child.node_id].append(number)
+    queue = [number for number, has in enumerate(valued) if has]
+    for number in queue:
+        for parent in parents[number]:
+            if not valued[parent]:
+                valued[parent] = True
+                queue.append(parent)
+    return valued

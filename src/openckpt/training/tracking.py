@@ -1,0 +1,137 @@
+"""What an adapter says of a live object: `View`, made of children, leaves and slots. The one protocol of all frameworks.
+
+    object --view()--> View   children   name -> object      an edge of the object graph (formats 6.3)
+                              leaves     the values that the object itself holds: a variable has one
+                              slots      an optimizer's state per variable
+                              replace    puts new objects in the place of children that cannot be changed
+
+Saving reads leaves; restoring asks every leaf first whether it can take what is stored, and only then assigns. A leaf that is
+changed in place returns its own object; one that cannot be (a number, a JAX array) returns a new object, and the parent
+replaces it - or, where the parent cannot be changed either, is itself rebuilt, up to something that can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from openckpt.formats.spec import TensorSpec
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
+
+VARIABLE_VALUE = "VARIABLE_VALUE"
+"""the attribute under which every variable keeps its value (formats 6.2)"""
+PY_STATE = "py_state"
+"""the attribute under which Python state is kept, as JSON in a string tensor"""
+
+
+Family = Literal["tensorflow", "container", "other"]
+"""``"tensorflow"``: stock TensorFlow tracks such objects itself (its own, Keras's); ``"container"``: it wraps them (list, dict,
+tuple) and tracks what it knows inside; ``"other"``: it knows nothing of them."""
+
+
+class Leaf(Protocol):
+    """One value of a live object. Dtypes are TensorFlow's names, shapes in elements."""
+
+    attribute: str
+    """its name in the graph: `VARIABLE_VALUE` or `PY_STATE`"""
+
+    @property
+    def full_name(self) -> str:
+        """The variable's name in its framework, for name-based restores; "" where it has none."""
+        ...
+
+    def spec(self) -> TensorSpec | None:
+        """Return dtype and shape of what would be stored now; None while the variable has no value yet."""
+        ...
+
+    def value(self) -> Any:
+        """Return what `openckpt.save` stores: an array on the host (maybe the live memory itself), or bytes."""
+        ...
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why the stored tensor cannot be put here ("shape (3,) in the file, (4,) in the program"), or None."""
+        ...
+
+    def buffer(self) -> Array | None:
+        """Return writable, C-contiguous memory of exactly the stored dtype and shape to read into, or None."""
+        ...
+
+    def assign(self, value: Array) -> object:
+        """Put a value here, which `refusal` allowed; return the object that now holds it (in place: the same object).
+
+        After `buffer` gave memory, ``value`` is that memory, filled.
+        """
+        ...
+
+
+class Child(NamedTuple):
+    """A named edge to another live object."""
+
+    name: str
+    value: object
+    stock: bool = True
+    """whether stock TensorFlow tracks this edge for such objects, so that it belongs to its object graph"""
+
+
+@dataclass(slots=True, eq=False)
+class Bare:
+    """A value without identity in its place of a container: a number, text, None. Every place is a node of its own."""
+
+    value: object
+
+
+class Slots(Protocol):
+    """An optimizer's state per variable."""
+
+    def names(self) -> Sequence[str]:
+        """Return the names of the slots, in the optimizer's order."""
+        ...
+
+    def get(self, variable: object, name: str) -> object | None:
+        """Return the slot of a variable, None where it has none."""
+        ...
+
+    def create(self, variable: object, name: str) -> object | None:
+        """Return the slot of a variable, made where that is possible now."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class View:
+    """One live object as its adapter sees it.
+
+    Attributes:
+        kind: what to call it in messages: "dict", "Keras layer", "torch module".
+        children: its edges, in the order in which the graph lists them.
+        leaves: its own values.
+        slots: its state per variable, of an optimizer.
+        replace: gets ``{name: new object}`` for children that could not be changed in place and returns the object that now
+            holds them: itself, or a new one.
+        absorb: of objects whose state is one piece (``state_dict``, random generators): gets the decoded `PY_STATE` and the
+            arrays of the nodes below by name, all as the file has them, and returns the object that holds the state.
+        waits: tells the adapter that values wait for children of this object that do not exist yet; called with the names
+            and a function to call when some may have come. None where nothing can come later.
+    """
+
+    kind: str
+    children: Sequence[Child] = ()
+    leaves: Sequence[Leaf] = ()
+    slots: Slots | None = None
+    replace: Callable[[Mapping[str, object]], object] | None = None
+    waits: Callable[[Iterable[str], Callable[[], None]], None] | None = None
+    absorb: Callable[[Any, Mapping[str, Array]], object] | None = None
+    is_optimizer: bool = False
+    """people forget to name these"""
+    family: Family = "other"
+    """how stock TensorFlow would take such an object"""
+
+
+class Adapter(Protocol):
+    """One framework. Found by the module of an object's type, so that no framework is imported to find it."""
+
+    def view(self, value: object) -> View | None:
+        """Return the view of an object, None where it is none of this framework's."""
+        ...
