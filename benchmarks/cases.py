@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-from harness import Result, Row, Sample, Worker, below, figure, race, race_processes, versus
+import save_cases
+from harness import Result, Row, Sample, Worker, below, figure, memory_row, race, race_processes, versus
 
 MIB = 1 << 20
 
@@ -65,7 +66,7 @@ def startup(setting: Setting) -> Result:
     rows = [
         versus(area, "openckpt ls against TensorFlow's process", ours.wall, tf.wall, 30),
         versus(area, "openckpt ls against safetensors' process", ours.wall, peer.wall, 1, compare="above"),
-        _memory_row(area, "peak memory of openckpt ls", ours.peak_bytes, 30 * MIB),
+        memory_row(area, "peak memory of openckpt ls", ours.peak_bytes, 30 * MIB),
     ]
     notes = [
         f"{label}: {figure(run.wall)}, {run.cpu * 1e3:.0f} ms of CPU, peak {run.peak_bytes / MIB:.0f} MiB"
@@ -73,18 +74,6 @@ def startup(setting: Setting) -> Result:
     ]
     notes.append(f"by CPU time: {tf.cpu / ours.cpu:.1f} x TensorFlow, {peer.cpu / ours.cpu:.2f} x safetensors")
     return Result(rows, notes)
-
-
-def _memory_row(area: str, name: str, peak: int, bound: int) -> Row:
-    return Row(
-        area,
-        name,
-        f"{peak / MIB:.1f} MiB",
-        f"bound: {bound / MIB:.0f} MiB",
-        bound / peak if peak > 0 else 1e9,
-        1.0,
-        "above",
-    )
 
 
 def listing(setting: Setting) -> Result:
@@ -272,7 +261,7 @@ def memory(setting: Setting) -> Result:
         finally:
             worker.close()
         bound = arrays + 64 * MIB + 4 * os.stat(f"{prefix}.index").st_size
-        rows.append(_memory_row("Memory", name, grown, bound))
+        rows.append(memory_row("Memory", name, grown, bound))
     return Result(rows)
 
 
@@ -304,4 +293,5 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "verify": verify,
     "memory": memory,
     "scan": scan,
+    "save": save_cases.save,
 }

@@ -110,6 +110,20 @@ def below(area: str, name: str, ours: Sample, bound: float) -> Row:
     return Row(area, name, figure(ours), f"bound: {seconds_text(bound)}", bound / ours.median, 1.0, "above")
 
 
+def memory_row(area: str, name: str, peak: int, bound: int) -> Row:
+    """A row that compares our peak of memory with a fixed number of bytes."""
+    mib = 1 << 20
+    return Row(
+        area,
+        name,
+        f"{peak / mib:.1f} MiB",
+        f"bound: {bound / mib:.0f} MiB",
+        bound / peak if peak > 0 else 1e9,
+        1.0,
+        "above",
+    )
+
+
 class Worker:
     """One process with all libraries imported, that runs the functions of `jobs` one at a time."""
 
@@ -175,6 +189,7 @@ def race(sides: Mapping[str, Side], *, rounds: int, compare: Sequence[str] | Non
             seconds[label].append(workers[label].call(job, **arguments)[0])
     for worker in workers.values():
         worker.call("forget")
+        worker.call("forget_saved")
     return {label: Sample(label, tuple(values), first[label]) for label, values in seconds.items()}
 
 

@@ -27,7 +27,8 @@ Timed = list[Any]
 CHUNK = 16 << 20
 
 
-def _timed(job: Callable[[], Any], digest_of: Callable[[Any], str], digest: bool) -> Timed:
+def timed(job: Callable[[], Any], digest_of: Callable[[Any], str], digest: bool) -> Timed:
+    """Run a job between two readings of the clock; its result is digested behind them, where that is asked for."""
     gc.collect()
     start = time.perf_counter()
     value = job()
@@ -59,12 +60,12 @@ def list_full_ours(prefix: str, digest: bool = False) -> Timed:
         with openckpt.open(prefix) as ckpt:
             return dict(ckpt.specs.items())
 
-    return _timed(job, lambda specs: _rows_digest((key, list(spec.shape)) for key, spec in specs.items()), digest)
+    return timed(job, lambda specs: _rows_digest((key, list(spec.shape)) for key, spec in specs.items()), digest)
 
 
 def list_full_tf(prefix: str, digest: bool = False) -> Timed:
     """TensorFlow's list: names and shapes."""
-    return _timed(
+    return timed(
         lambda: tf.train.list_variables(prefix), lambda rows: _rows_digest((k, list(s)) for k, s in rows), digest
     )
 
@@ -76,7 +77,7 @@ def list_maps_ours(prefix: str, digest: bool = False) -> Timed:
         with openckpt.open(prefix) as ckpt:
             return dict(ckpt.specs.items())
 
-    return _timed(
+    return timed(
         job, lambda specs: _rows_digest((key, spec.dtype, list(spec.shape)) for key, spec in specs.items()), digest
     )
 
@@ -88,7 +89,7 @@ def list_maps_tf(prefix: str, digest: bool = False) -> Timed:
         reader = tf.train.load_checkpoint(prefix)
         return reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
 
-    return _timed(job, lambda maps: _rows_digest((k, maps[1][k].name, list(s)) for k, s in maps[0].items()), digest)
+    return timed(job, lambda maps: _rows_digest((k, maps[1][k].name, list(s)) for k, s in maps[0].items()), digest)
 
 
 def list_lazy_ours(prefix: str, names_file: str, digest: bool = False) -> Timed:
@@ -100,7 +101,7 @@ def list_lazy_ours(prefix: str, names_file: str, digest: bool = False) -> Timed:
             specs = ckpt.specs
             return [specs[key] for key in keys]
 
-    return _timed(job, lambda specs: _rows_digest(list(spec.shape) for spec in specs), digest)
+    return timed(job, lambda specs: _rows_digest(list(spec.shape) for spec in specs), digest)
 
 
 def list_lazy_tf(prefix: str, names_file: str, digest: bool = False) -> Timed:
@@ -111,7 +112,7 @@ def list_lazy_tf(prefix: str, names_file: str, digest: bool = False) -> Timed:
         shapes = dict(tf.train.list_variables(prefix))
         return [shapes[key] for key in keys]
 
-    return _timed(job, lambda shapes: _rows_digest(list(shape) for shape in shapes), digest)
+    return timed(job, lambda shapes: _rows_digest(list(shape) for shape in shapes), digest)
 
 
 def one_tensor_ours(prefix: str, names_file: str, cold: bool = False, digest: bool = False) -> Timed:
@@ -124,7 +125,7 @@ def one_tensor_ours(prefix: str, names_file: str, cold: bool = False, digest: bo
         with openckpt.open(prefix) as ckpt:
             return ckpt[key]
 
-    return _timed(job, lambda value: value.tobytes().hex(), digest)
+    return timed(job, lambda value: value.tobytes().hex(), digest)
 
 
 def one_tensor_tf(prefix: str, names_file: str, cold: bool = False, digest: bool = False) -> Timed:
@@ -132,7 +133,7 @@ def one_tensor_tf(prefix: str, names_file: str, cold: bool = False, digest: bool
     key = random.choice(_names(names_file)) if not digest else _names(names_file)[7]
     if cold:
         drop(prefix)
-    return _timed(
+    return timed(
         lambda: tf.raw_ops.RestoreV2(prefix=prefix, tensor_names=[key], shape_and_slices=[""], dtypes=[tf.float32])[0],
         lambda value: value.numpy().tobytes().hex(),
         digest,
@@ -153,7 +154,8 @@ def drop(prefix: str) -> None:
             os.close(fd)
 
 
-def _arrays_digest(arrays: dict[str, Any]) -> str:
+def arrays_digest(arrays: dict[str, Any]) -> str:
+    """Hash of every key and byte, in order of the keys."""
     digest = hashlib.sha256()
     for key in sorted(arrays):
         digest.update(key.encode() + np.ascontiguousarray(arrays[key]).data.cast("B"))
@@ -185,7 +187,7 @@ def restore_existing_ours(prefix: str, threads: int, verify: bool = True, digest
         with openckpt.open(prefix) as ckpt:
             return ckpt.read_many(targets, out=targets, threads=threads, verify=verify)
 
-    return _timed(job, _arrays_digest, digest)
+    return timed(job, arrays_digest, digest)
 
 
 def restore_existing_preadv(prefix: str, threads: int, digest: bool = False) -> Timed:
@@ -213,7 +215,7 @@ def restore_existing_preadv(prefix: str, threads: int, digest: bool = False) -> 
         os.close(fd)
         return targets
 
-    return _timed(job, _arrays_digest, digest)
+    return timed(job, arrays_digest, digest)
 
 
 def restore_new_ours(prefix: str, threads: int | None = None, cold: bool = False, digest: bool = False) -> Timed:
@@ -225,7 +227,7 @@ def restore_new_ours(prefix: str, threads: int | None = None, cold: bool = False
         with openckpt.open(prefix) as ckpt:
             return ckpt.read_many(list(ckpt), threads=threads)
 
-    return _timed(job, _arrays_digest, digest)
+    return timed(job, arrays_digest, digest)
 
 
 def restore_tf(prefix: str, cold: bool = False, digest: bool = False) -> Timed:
@@ -239,20 +241,20 @@ def restore_tf(prefix: str, cold: bool = False, digest: bool = False) -> Timed:
             prefix=prefix, tensor_names=keys, shape_and_slices=[""] * len(keys), dtypes=[tf.float32] * len(keys)
         )
 
-    return _timed(job, lambda values: _arrays_digest({k: v.numpy() for k, v in zip(keys, values, strict=True)}), digest)
+    return timed(job, lambda values: arrays_digest({k: v.numpy() for k, v in zip(keys, values, strict=True)}), digest)
 
 
 def restore_safetensors(path: str, digest: bool = False) -> Timed:
     """safetensors' load_file of the same values."""
     from safetensors.numpy import load_file
 
-    return _timed(lambda: load_file(path), _arrays_digest, digest)
+    return timed(lambda: load_file(path), arrays_digest, digest)
 
 
 def views_ours(prefix: str, digest: bool = False) -> Timed:
     """Zero-copy views of everything in an open checkpoint; nothing is read."""
     with openckpt.open(prefix) as ckpt:
-        return _timed(lambda: {key: ckpt.view(key) for key in ckpt}, _arrays_digest, digest)
+        return timed(lambda: {key: ckpt.view(key) for key in ckpt}, arrays_digest, digest)
 
 
 # ------------------------------------------------------------------------------------------------ verify, memory, find
@@ -264,7 +266,7 @@ def verify_ours(prefix: str, digest: bool = False) -> Timed:
     def job() -> str:
         return "sound" if openckpt.diagnose(prefix).valid else "damaged"
 
-    return _timed(job, str, digest)
+    return timed(job, str, digest)
 
 
 @functools.cache
@@ -318,7 +320,7 @@ def _verify_threads(pieces: list[Any], threads: int, check: Callable[[Any], Any]
             worker.join()
         return "sound"
 
-    return _timed(job, str, digest)
+    return timed(job, str, digest)
 
 
 def _status(field: str) -> int:
@@ -330,10 +332,15 @@ def _status(field: str) -> int:
 
 def growth(job: str, **arguments: Any) -> int:
     """Peak memory of another job above what the process held before it, in bytes."""
+    return peak_growth(lambda: globals()[job](**arguments))
+
+
+def peak_growth(job: Callable[[], Any]) -> int:
+    """Peak memory while something runs above what the process held before, in bytes."""
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
     before = _status("VmRSS")
-    globals()[job](**arguments)
+    job()
     return _status("VmHWM") - before
 
 
@@ -351,7 +358,7 @@ def _names_count(names_file: str) -> int:
 
 def find_ours(root: str, digest: bool = False) -> Timed:
     """Walk a tree and group every file into checkpoints."""
-    return _timed(
+    return timed(
         lambda: list(openckpt.find(root)), lambda found: f"{len(found)} {sum(one.complete for one in found)}", digest
     )
 
@@ -359,7 +366,7 @@ def find_ours(root: str, digest: bool = False) -> Timed:
 def list_each_tf(root: str, digest: bool = False) -> Timed:
     """TensorFlow's list_variables of every prefix in the tree; finding them is not counted."""
     prefixes = [str(path)[: -len(".index")] for path in Path(root).rglob("*.index")]
-    return _timed(
+    return timed(
         lambda: [tf.train.list_variables(prefix) for prefix in prefixes],
         lambda found: f"{len(found)} {len(found)}",
         digest,

@@ -1,4 +1,4 @@
-"""Measure the goals of the project, as ratios against stock TensorFlow, safetensors and the bare system call, in one run.
+"""Measure the goals of the project, as ratios against stock TensorFlow, safetensors, torch and the bare system call, in one run.
 
     python benchmarks/run.py                              everything; about fifteen minutes and 4 GB of disk
     python benchmarks/run.py --quick                      small data, a minute: shows that the benchmarks work, proves nothing
@@ -23,7 +23,7 @@ from cases import CASES, Setting
 from harness import Result, Row, end_workers
 
 BEGIN, END = "<!-- measured: written by benchmarks/run.py -->", "<!-- end of what was measured -->"
-LIBRARIES = ("openckpt", "tensorflow", "safetensors", "numpy", "fastcrc", "cramjam")
+LIBRARIES = ("openckpt", "tensorflow", "safetensors", "torch", "numpy", "fastcrc", "cramjam")
 
 
 def machine() -> str:

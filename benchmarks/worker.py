@@ -16,14 +16,17 @@ def main() -> None:
     import jobs
     import numpy  # noqa: F401
     import safetensors.numpy  # noqa: F401
+    import save_jobs
     import tensorflow  # noqa: F401
+    import torch  # noqa: F401
 
     import openckpt  # noqa: F401
 
+    known = vars(jobs) | vars(save_jobs)
     for line in sys.stdin:
         name, arguments = json.loads(line)
         try:
-            answer = {"value": getattr(jobs, name)(**arguments)}
+            answer = {"value": known[name](**arguments)}
         except Exception:
             answer = {"error": traceback.format_exc()}
         answers.write(json.dumps(answer) + "\n")
