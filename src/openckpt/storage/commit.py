@@ -18,6 +18,8 @@ name, its callers say.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -74,6 +76,8 @@ class Commit:
         self._temporary: dict[str, None] = {}
         self._numbers = 0
         self._undo: list[Callable[[], None]] = []
+        self._made: list[str] = []
+        self._process: int | None = None
 
     @property
     def durability(self) -> Durability:
@@ -81,9 +85,9 @@ class Commit:
         return self._held
 
     def __enter__(self) -> Commit:
+        self._process = os.getpid()
         try:
-            self._make_directories()
-            self._lock = self._take_lock(self.stem, self._lock_tries)
+            self._lock = self._enter_directory()
             sweep(self._store, self.directory, settle=self._settle, own=(self.stem, self._lock))
         except BaseException as error:
             self._roll_back(error)
@@ -93,6 +97,8 @@ class Commit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._process != os.getpid():
+            return  # a fork leaves the block: what lies there is its parent's
         if error is not None:
             self._roll_back(error)
         else:
@@ -102,8 +108,6 @@ class Commit:
 
     def require_space(self, nbytes: int) -> None:
         """Raise OSError (ENOSPC) where the file system has fewer bytes left than will be written."""
-        import errno
-
         with doing("statvfs", self.directory or "."):
             free = self._store.free_bytes(self.directory)
         if free is not None and free < nbytes:
@@ -256,6 +260,17 @@ class Commit:
         self._temporary[path] = None
         return path
 
+    def _enter_directory(self) -> OutputFile:
+        """Return the lock of the stem in the directory, which is made where it is not there."""
+        for last in (False, False, True):
+            self._make_directories()
+            try:
+                return self._take_lock(self.stem, self._lock_tries)
+            except FileNotFoundError:
+                if last:
+                    raise  # else: another save had made it too, failed, and took it away again
+        raise AssertionError("the last attempt returns or raises")
+
     def _make_directories(self) -> None:
         missing = []
         directory = self.directory.rstrip("/")
@@ -271,7 +286,7 @@ class Commit:
             except FileExistsError:
                 pass  # another writer was faster, and may die before it syncs
             else:
-                self._undo.append(partial(attempt, self._store.remove_directory, path))
+                self._made.append(path)
             self._sync_directory(self._store.split(path)[0])
 
     def _sync_name_of(self, directory: str) -> None:
@@ -376,6 +391,8 @@ class Commit:
                 "the next save in this directory sweeps what is left"
             )
         self._clean(remove_lock=not self._undo)
+        for path in reversed(self._made):
+            attempt(self._store.remove_directory, path)  # only where it is empty
 
     def _undo_to(self, steps: int) -> None:
         while len(self._undo) > steps:

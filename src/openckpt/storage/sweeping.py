@@ -65,5 +65,8 @@ def _sweep_stem(
             store.write(lock, 0, [b"\n"])
     for stat in stats:
         if stat.name.endswith(TEMP_SUFFIX):
-            with doing("remove", stat.path):
-                store.remove(stat.path)
+            try:
+                with doing("remove", stat.path):
+                    store.remove(stat.path)
+            except FileNotFoundError:
+                continue  # it lived when the directory was listed, and has ended since
