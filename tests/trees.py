@@ -76,13 +76,8 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 
 def save_tree(prefix: str | PathLike[str], tree: Tree, **options: Any) -> str:
     """Save a tree as a checkpoint and return its prefix."""
-    values = {
-        key: np.array([openckpt.Variant(item) for item in value.reshape(-1)], object).reshape(value.shape)
-        if dtype == "variant"
-        else value
-        for key, (dtype, value) in tree.items()
-    }
-    named = {key: dtype for key, (dtype, _) in tree.items() if dtype not in ("string", "variant")}
+    values = {key: value for key, (_, value) in tree.items()}
+    named = {key: dtype for key, (dtype, _) in tree.items()}
     return str(openckpt.save(str(prefix), values, dtypes=named, **options))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from openckpt.conversion.casting import Cast, Casting, parse_casts
 from openckpt.conversion.many_files import SUFFIX as SAFETENSORS_SUFFIX
 from openckpt.conversion.many_files import ManyFilesOutput, index_path, plan_files
-from openckpt.conversion.moving import DEFAULT_MEMORY, LEAST_MEMORY, checksum, move
+from openckpt.conversion.moving import DEFAULT_MEMORY, LEAST_MEMORY, checksum, measure, move
 from openckpt.conversion.outputs import FILLERS, CheckpointOutput, FileOutput, Output
 from openckpt.conversion.planning import Plan, Row, checkpoint_order, plan_conversion
 from openckpt.conversion.proving import find_difference, has_header, is_dual, open_output, prove, rows_of
@@ -94,6 +94,8 @@ def convert(
         raise ValueError(f"max_shard_size is a positive size, for checkpoints and safetensors; not {max_shard_size}")
     with open_checkpoint(src, limits=limits, progress=progress) as ckpt:
         plan = plan_conversion(ckpt, chosen, casts=casts, include=_globs(include), exclude=_globs(exclude))
+        if chosen not in ("hdf5", "npz"):
+            plan = replace(plan, rows=measure(ckpt, plan.rows, max_memory=max_memory))
         job = _Job(
             ckpt,
             plan,

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from openckpt.conversion.outputs import needed_space
-from openckpt.conversion.planning import Row, checkpoint_order, key_bytes
+from openckpt.conversion.planning import Row, checkpoint_order
 from openckpt.conversion.safetensors_file import SafetensorsFile, order_of, plan_rows
 from openckpt.errors import CheckpointError, ConflictError, UnsupportedError, shown
 from openckpt.formats.names import SAFETENSORS_SHARDS_SUFFIX
@@ -43,7 +43,7 @@ def plan_files(rows: Sequence[Row], max_bytes: int) -> list[list[Row]]:
     files: list[list[Row]] = []
     size = 0
     for row in checkpoint_order(rows):
-        nbytes = row.target.nbytes if row.target.nbytes is not None else row.spec.nbytes or 0
+        nbytes = row.target.nbytes or 0
         if not files or (files[-1] and size + nbytes > max_bytes):
             files.append([])
             size = 0
@@ -212,7 +212,7 @@ def _weight_map(path: str, groups: Sequence[Sequence[Row]]) -> dict[str, int]:
     twice: list[str] = []
     for number, rows in enumerate(groups):
         plan = plan_rows(rows, path)
-        header = plan.header(dict.fromkeys((key_bytes(row.key) for row in rows), 0), dict.fromkeys(plan.unsized, 0))
+        header = plan.header(dict.fromkeys(plan.offsets, 0))
         for name in json.loads(header[8:]):
             if name == "__metadata__":
                 continue

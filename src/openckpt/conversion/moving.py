@@ -123,6 +123,17 @@ def checksum(
         return {item.row.key: item.stored.crc or 0 for batch in moved for item in batch}
 
 
+def measure(ckpt: CheckpointReader, rows: Sequence[Row], *, max_memory: int = DEFAULT_MEMORY) -> tuple[Row, ...]:
+    """Return the same rows with the stored bytes of every string and variant tensor, which must be encoded to be known.
+
+    With them a file can be laid out before anything is written, and equal tensors lie the same way whatever they come from.
+    """
+    opaque = [row for row in rows if not BY_NAME[row.dtype].is_numeric]
+    with closing(move(ckpt, opaque, max_memory=max_memory)) as moved:
+        sizes = {item.row.key: len(item.stored.data) for batch in moved for item in batch}
+    return tuple(row._replace(nbytes=sizes[row.key]) if row.key in sizes else row for row in rows)
+
+
 def _judge(ckpt: CheckpointReader, row: Row) -> _Item:
     spec = row.spec
     dtype = BY_NAME[spec.dtype]

@@ -28,17 +28,19 @@ class Row(NamedTuple):
         key: its key.
         spec: in the source.
         dtype: in the target; TensorFlow's name.
+        nbytes: of a string or variant tensor in the target; None where it does not matter, or for numbers.
     """
 
     key: str
     spec: TensorSpec
     dtype: str
+    nbytes: int | None = None
 
     @property
     def target(self) -> TensorSpec:
-        """The spec in the target; ``nbytes`` is None for strings and variants, whose size shows when they are encoded."""
+        """The spec in the target."""
         itemsize = BY_NAME[self.dtype].itemsize
-        return TensorSpec(self.dtype, self.spec.shape, self.spec.size * itemsize if itemsize else None)
+        return TensorSpec(self.dtype, self.spec.shape, self.spec.size * itemsize if itemsize else self.nbytes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from openckpt.conversion.planning import Row, key_bytes
 from openckpt.formats.dual import DualTensor, plan_dual
-from openckpt.formats.spec import TensorSpec
 
 if TYPE_CHECKING:
     from openckpt.conversion.moving import Moved
@@ -24,25 +23,19 @@ class SafetensorsFile:
         self._file = file
         self._plan = plan_rows(rows, file.path)
         self._crcs: dict[Place, int] = {}
-        self._sizes: dict[Place, int] = {}  # of the tensors whose size the plan did not know
-        self._end = self._plan.end
         self._held: list[memoryview | bytes] = []
         self._start = self._size = 0
-        file.reserve(0, self._end)
+        file.reserve(0, self._plan.end)
 
     @property
     def order(self) -> list[str]:
-        """The keys as they lie in the file; those of unknown size last, by key."""
+        """The keys as they lie in the file."""
         return order_of(self._plan)
 
     def add(self, moved: Moved) -> None:
         """Write one tensor."""
         place, (data, crc) = key_bytes(moved.row.key), moved.stored
-        offset = self._plan.offsets.get(place, -1)
-        if offset < 0:
-            offset = self._end
-            self._end += len(data)
-            self._sizes[place] = len(data)
+        offset = self._plan.offsets[place]
         self._crcs[place] = crc or 0
         if not len(data):
             return
@@ -62,7 +55,7 @@ class SafetensorsFile:
     def finish(self) -> None:
         """Write the header."""
         self.flush()
-        header = self._plan.header(self._crcs, self._sizes)
+        header = self._plan.header(self._crcs)
         self._file.write(0, [header], len(header))
 
     def abandon(self) -> None:
@@ -70,18 +63,17 @@ class SafetensorsFile:
 
 
 def plan_rows(rows: Sequence[Row], path: str) -> DualPlan:
-    """Lay out the file of some tensors.
+    """Lay out the file of some tensors, the sizes of all of which are known.
 
     Raises:
         LimitError: the header would be too long (``dual.header-too-large``).
     """
     return plan_dual(
-        [DualTensor(key_bytes(row.key), TensorSpec(row.dtype, row.spec.shape, row.target.nbytes)) for row in rows],
+        [DualTensor(key_bytes(row.key), row.target) for row in rows],
         path,
     )
 
 
 def order_of(plan: DualPlan) -> list[str]:
-    """Return the keys of a plan as they lie in the file; those of unknown size last, by key."""
-    places = [place for place in (*plan.offsets, *sorted(plan.unsized)) if isinstance(place, bytes)]
-    return [place.decode("utf-8", "surrogateescape") for place in places]
+    """Return the keys of a plan as they lie in the file."""
+    return [place.decode("utf-8", "surrogateescape") for place in plan.offsets if isinstance(place, bytes)]

@@ -75,8 +75,10 @@ def test_the_way_does_not_show_in_the_bytes(forms: Path, tmp_path: Path, source:
 
 
 def test_a_safetensors_file_is_a_data_file_of_the_dual_checkpoint(forms: Path) -> None:
-    """Byte for byte: one can be linked to the name of the other."""
-    assert (forms / "x.safetensors").read_bytes() == (forms / "d.data-00000-of-00001").read_bytes()
+    """Byte for byte, saved or converted: one can be linked to the name of the other."""
+    one = (forms / "x.safetensors").read_bytes()
+    assert one == (forms / "d.data-00000-of-00001").read_bytes()
+    assert one == (forms / "source.data-00000-of-00001").read_bytes()
 
 
 def test_the_tensorflow_layout_is_that_of_the_golden_encoder(forms: Path) -> None:
