@@ -27,7 +27,7 @@ def sweep(
     Args:
         store: where.
         directory: its path.
-        settle: see `Settle`.
+        settle: see `Settle`; without it those that had published data are left to a save that has one.
         own: the stem that the caller writes and the lock it holds on it; only its leftovers must go, others' may stay.
     """
     leftovers: dict[str, list[FileStat]] = {}
@@ -46,8 +46,8 @@ def sweep(
             if lock is None:
                 continue  # it lives
             try:
-                _sweep_stem(store, directory, stem, stats, lock, settle)
-                store.remove(path)
+                if _sweep_stem(store, directory, stem, stats, lock, settle):
+                    store.remove(path)
             finally:
                 store.close(lock)
         except OSError:
@@ -56,10 +56,13 @@ def sweep(
 
 def _sweep_stem(
     store: WritableStore, directory: str, stem: str, stats: list[FileStat], lock: OutputFile, settle: Settle | None
-) -> None:
+) -> bool:
+    """Return whether all is swept."""
     with doing("read", lock.path):
         record, ended, _ = store.read(lock, 0, _RECORD_BYTES).partition(b"\n")
-    if record and ended and settle is not None:
+    if record and ended:
+        if settle is None:
+            return False  # without the record nobody would ever know whose the data is that has its name already
         settle(store, directory, stem, record)
         with doing("write", lock.path):
             store.write(lock, 0, [b"\n"])
@@ -70,3 +73,4 @@ def _sweep_stem(
                     store.remove(stat.path)
             except FileNotFoundError:
                 continue  # it lived when the directory was listed, and has ended since
+    return True

@@ -14,6 +14,7 @@ from openckpt.formats.names import MANIFEST_NAME
 from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
+from openckpt.writing.place import settle_dead
 
 ManifestUpdate: TypeAlias = Callable[[bytes | None], bytes]
 """From the present bytes of a manifest, None where there is none, to the new ones."""
@@ -101,7 +102,7 @@ def update_checkpoint_state(
         raise ConflictError("writing.manifest-name", newest, "the checkpoint has the name of the manifest beside it")
     written = [_as_entry(directory, path, relative=save_relative_paths) for path in paths]
     manifest = Manifest(written[-1], tuple(written), times, float(last_preserved_timestamp or 0.0))
-    with Commit(store, directory, name, durability=durability, wait=True) as commit:
+    with Commit(store, directory, name, durability=durability, settle=settle_dead, wait=True) as commit:
         commit.switch(commit.put(encode_manifest(manifest)), name)
 
 
