@@ -30,6 +30,7 @@ class Save:
         blocks: about how many blocks of 4 KiB each data file has.
         dies_at: number of the call at which the process dies, 0 for none.
         fails_at: number of the call that fails once, 0 for none.
+        parts: what several writers have saved; then this is their merge.
     """
 
     prefix: str
@@ -42,12 +43,16 @@ class Save:
     durability: Durability = "power-loss"
     dies_at: int = 0
     fails_at: int = 0
+    parts: tuple[Save, ...] = ()
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Return the values: a large one and a small one for each data file."""
+        if self.parts:
+            return {key: value for part in self.parts for key, value in part.tensors().items()}
         draw = np.random.default_rng(self.seed)
         found: dict[str, NDArray[Any]] = {}
         for group in range(self.groups):
+            group = self.seed * 10 + group
             found[f"{group}/large"] = draw.integers(0, 256, max(1, 4096 * self.blocks - 1500), dtype=np.uint8)
             found[f"{group}/small"] = draw.standard_normal(3)
         return found
@@ -58,11 +63,40 @@ class Save:
         return state_of(self.tensors(), dual=self.layout == "dual")
 
     def run(self, store: WritableStore) -> openckpt.SavedPath:
-        """Save."""
+        """Save, or merge the parts."""
+        if self.parts:
+            return openckpt.merge_parts(
+                self.prefix,
+                overwrite=self.overwrite,
+                durability=self.durability,
+                update_manifest=self.manifest,
+                store=store,
+            )
         return openckpt.save(
             self.prefix, self.tensors(), layout=self.layout, overwrite=self.overwrite, durability=self.durability,  # type: ignore[arg-type]
             update_manifest=self.manifest, store=store, sharding=ByGroup(group_of) if self.groups > 1 else None,
         )  # fmt: skip
+
+
+def merge_of(prefix: str, seed: int, count: int, **options: Any) -> list[Save]:
+    """Return the saves of some writers, a part each, and the merge of them."""
+    parts = tuple(
+        Save(
+            openckpt.part_prefix(prefix, part, count),
+            seed * 10 + part,
+            groups=1 + part % 2,
+            blocks=2,
+            overwrite=True,
+            # The merge is what must be durable, and syncs what it takes over; but not a chain of new directories.
+            durability="power-loss" if prefix.count("/") > 1 else "process-crash",
+        )
+        for part in range(count)
+    )
+    return [*parts, Save(prefix, seed, parts=parts, **options)]
+
+
+def is_part(save: Save) -> bool:
+    return "_temp/part-" in save.prefix
 
 
 def group_of(key: str, spec: TensorSpec) -> str:
@@ -75,14 +109,21 @@ class History:
     def __init__(self, name: str, saves: Iterable[Save], fs: PowerLossFS | None = None) -> None:
         self.name = name
         self.saves = list(saves)
-        self.directory = self.saves[0].prefix.rpartition("/")[0]
+        self.directory = self.saves[-1].prefix.rpartition("/")[0]
         self.fs = fs or PowerLossFS(name=name)
-        self.expected: dict[str, Expected] = {"": Expected({save.prefix: {ABSENT} for save in self.saves})}
+        self.expected: dict[str, Expected] = {
+            "": Expected({save.prefix: {ABSENT} for save in self.saves if not is_part(save)})
+        }
         for number, save in enumerate(self.saves, 1):
             self._run(f"{number}", save)
 
     def _run(self, number: str, save: Save) -> None:
         before = list(self.expected.values())[-1]
+        if is_part(save):  # nobody reads it but the merge
+            self._note(f"begin {number}", before)
+            save.run(self.fs)
+            self._note(f"saved {number}", before)
+            return
         new = save.state
         during, after = before.copy(), before.copy()
         during.states[save.prefix].add(new)
@@ -156,7 +197,11 @@ def drawn_history(seed: int) -> History:
     saves: list[Save] = []
     for number in range(draw.choice((1, 2, 2, 3, 3, 4))):
         again = bool(saves) and draw.random() < 0.4
-        prefix = draw.choice(saves).prefix if again else f"{directory}/ckpt-{number}".lstrip("/")
+        prefix = (
+            draw.choice([s for s in saves if not is_part(s)]).prefix
+            if again
+            else f"{directory}/ckpt-{number}".lstrip("/")
+        )
         save = Save(
             prefix,
             seed * 100 + number,
@@ -166,11 +211,16 @@ def drawn_history(seed: int) -> History:
             manifest=draw.random() < 0.6,
             layout=draw.choice(("dual", "tensorflow")),
         )
+        if draw.random() < 0.15:
+            *parts, save = merge_of(prefix, save.seed, draw.choice((1, 2, 3)), overwrite=again, manifest=save.manifest)
+            saves += parts
         what = draw.random()
         if what < 0.15:
             saves.append(replace(save, dies_at=draw.randrange(3, 40)))
         elif what < 0.25:
             saves.append(replace(save, fails_at=draw.randrange(3, 40)))
+        if what < 0.25 and save.parts:
+            saves += save.parts  # the merge that failed may have come far
         if what < 0.25 and not again:
             save = replace(save, overwrite=True)  # the save that failed may have come far
         saves.append(save)
@@ -193,6 +243,8 @@ PLAIN: dict[str, Make] = {
             Save("run/x", 7, overwrite=True, manifest=True),
         ],
     ),
+    "merge": lambda: History("merge", merge_of("run/x", 12, 2, manifest=True)),
+    "merge-over": lambda: History("merge-over", [Save("run/x", 13), *merge_of("run/x", 14, 3, overwrite=True)]),
     "dead-maker": lambda: History(
         "dead-maker",
         [Save("run/x", 10, dies_at=3), Save("run/x", 11)],  # behind mkdir, before the sync of its name

@@ -290,7 +290,10 @@ class Commit:
             self._sync_directory(self._store.split(path)[0])
 
     def _sync_name_of(self, directory: str) -> None:
-        """Sync the name of a directory that is there: whoever made it may have died before that."""
+        """Sync the name of a directory that is there: whoever made it may have died before that.
+
+        Not those above it: a chain of directories that another program has just made is that program's to sync.
+        """
         parent = self._store.split(directory)[0]
         try:
             with doing("sync of the directory", parent or "."):
