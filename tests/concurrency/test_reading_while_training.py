@@ -1,7 +1,7 @@
 """Opening, listing and finding beside a trainer at full speed: an old or a new answer, never a mixture or a stray error.
 
-Once beside a trainer that saves as TensorFlow does, once beside one that saves with openckpt; eight seconds each, ``OPENCKPT_SOAK_SECONDS=60`` makes
-it a minute.
+Beside a trainer that saves as TensorFlow does, beside one that saves with openckpt, and beside that one and another which is killed
+in the middle of a save again and again; six seconds each, ``OPENCKPT_SOAK_SECONDS=60`` makes it a minute.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,27 +23,40 @@ from openckpt.errors import PathNotFoundError
 from openckpt.opening import group_directory
 from openckpt.storage import LOCAL
 
-SECONDS = float(os.environ.get("OPENCKPT_SOAK_SECONDS", "8"))
+SECONDS = float(os.environ.get("OPENCKPT_SOAK_SECONDS", "6"))
 TENSORS = 301
 
 
-@pytest.fixture(params=["trainer.py", "saver.py"])
-def run(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A directory in which another process trains, with TensorFlow's system calls or with openckpt."""
-    directory = tmp_path / "run"
-    directory.mkdir()
-    script = Path(__file__).with_name(request.param)
-    with subprocess.Popen(
-        [sys.executable, str(script), str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as trainer:
+@contextmanager
+def running(script: str, directory: Path) -> Iterator[None]:
+    """Run a trainer in a process of its own; when the block ends it must still run, and have done some work."""
+    command = [sys.executable, str(Path(__file__).with_name(script)), str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as trainer:
         assert trainer.stdout is not None and trainer.stdin is not None
         assert trainer.stdout.readline() == "ready\n"
-        yield directory
+        yield
         assert trainer.poll() is None, "the trainer must have run to the end"
         trainer.stdin.close()
-        generations = int(trainer.stdout.readline())
+        count = int(trainer.stdout.readline())
     assert trainer.returncode == 0
-    assert generations > 20, "so few saves prove nothing"
+    assert count > 5, "so few saves, or crashes, prove nothing"
+
+
+@pytest.fixture(params=[("trainer.py",), ("saver.py",), ("saver.py", "crasher.py")], ids=["tf", "openckpt", "crashes"])
+def run(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A directory in which others train: with TensorFlow's system calls, with openckpt, and one that is killed all the time."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    with ExitStack() as stack:
+        for script in request.param:
+            stack.enter_context(running(script, directory))
+        yield directory
+    if "crasher.py" in request.param:
+        openckpt.save(directory / "last", {"w": [1.0]})
+        listing = group_directory(LOCAL, str(directory))
+        assert listing.unfinished == {}, "a save in the directory sweeps up after the dead"
+        assert all(group.complete for group in listing.groups)
+        assert listing.stale_shards == ()
 
 
 def check_whole(ckpt: openckpt.CheckpointReader) -> int:
@@ -90,6 +104,7 @@ def find_all(directory: Path) -> None:
     best = [checkpoint for checkpoint in found if checkpoint.prefix.endswith("/best")]
     assert len(best) == 1 and best[0].complete and len(best[0].files) in (2, 3)
     assert all(checkpoint.damage is None for checkpoint in found), found
+    assert all(checkpoint.complete or not checkpoint.prefix.endswith("/again") for checkpoint in found)
     steps = [checkpoint.step for checkpoint in found if checkpoint.complete and checkpoint.step is not None]
     assert steps and steps == sorted(set(steps))
 
