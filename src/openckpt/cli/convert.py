@@ -143,7 +143,7 @@ def _print(screen: Screen, done: Conversion) -> None:
     if done.already:
         screen.line(f"already converted: {files}, compared with the source")
     proved = ", read back and equal" if done.verified and not done.already else ""
-    survives = {"power-loss": ", survives a power cut", "process-crash": ", survives a crash of the program", None: ""}
-    rest = "" if done.already else f": {files}{proved}{survives[done.durability]}"
+    survives = "a power cut" if done.durability == "power-loss" else "a crash of the program"
+    rest = "" if done.already else f": {files}{proved}, survives {survives}"
     of = f"converted {done.converted:,} of {count_text(done.total, 'tensor')}"
     screen.line(screen.style(of, "good") + rest)

@@ -22,7 +22,10 @@ from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening import open as open_checkpoint
 from openckpt.storage.disk import DISK
+from openckpt.storage.pending import doing
+from openckpt.storage.sweeping import sweep
 from openckpt.writing import MaxShardSize
+from openckpt.writing.place import settle_dead
 
 if TYPE_CHECKING:
     from openckpt.findings import Progress
@@ -162,7 +165,7 @@ class _Job:
                 raise UnsupportedError("convert.target", self.target, "this is a directory")
             files = self._finished_files()
             if files is not None:
-                return self._result(files, (), already=True, verified=True, durability=None)
+                return self._result(files, (), already=True, verified=True, durability=self._secure(files))
             if present.identity in [self._identity(path) for path in self.ckpt.files]:
                 raise ConflictError("convert.same", self.target, "this is the source itself")
             if not self.overwrite:
@@ -181,6 +184,18 @@ class _Job:
                 prove(written, self.plan.rows, crcs, max_memory=self.max_memory, progress=self.progress)
         kept = output.kept if isinstance(output, ManyFilesOutput) else ()
         return self._result(output.files, kept, already=False, verified=verify, durability=output.durability)
+
+    def _secure(self, files: Sequence[str]) -> Durability:
+        """Do what a run that was killed behind its commit point had still to do; return what the target survives."""
+        directory, _ = self.store.split(self.target)
+        sweep(self.store, directory, settle=settle_dead)
+        if self.durability != "power-loss":
+            return self.durability
+        for path in files:
+            with doing("sync", path):
+                self.store.sync_path(path)
+        with doing("sync of the directory", directory or "."):
+            return "power-loss" if self.store.sync_directory(directory) else "process-crash"
 
     def _identity(self, path: str) -> tuple[int, ...]:
         stat = self.store.stat(path)
@@ -278,7 +293,7 @@ class _Job:
         *,
         already: bool,
         verified: bool,
-        durability: Durability | None,
+        durability: Durability,
     ) -> Conversion:
         stats = [self.store.stat(path) for path in files]
         return Conversion(

@@ -22,6 +22,8 @@ from openckpt.errors import CheckpointError, ConflictError, UnsupportedError, sh
 from openckpt.formats.names import SAFETENSORS_SHARDS_SUFFIX
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage.commit import Commit
+from openckpt.storage.pending import doing
+from openckpt.writing.place import settle_dead
 
 if TYPE_CHECKING:
     from openckpt.conversion.moving import Moved
@@ -86,7 +88,7 @@ class ManyFilesOutput:
         self._stem = self._name.removesuffix(SAFETENSORS_SHARDS_SUFFIX)
         self._groups = plan_files(rows, max_bytes)
         self._map = _weight_map(path, self._groups)
-        self._commit = Commit(store, directory, self._name, durability=durability)
+        self._commit = Commit(store, directory, self._name, durability=durability, settle=settle_dead)
         self._names: list[str] = []
         self._old: tuple[str, ...] = ()
         self._pending: list[int] = []
@@ -160,6 +162,9 @@ class ManyFilesOutput:
             else:
                 raise ConflictError("convert.exists", path, "a file of this name is there, and holds something else")
         self.kept = tuple(kept)
+        for path in kept if self.durability == "power-loss" else ():
+            with doing("sync", path):
+                self._store.sync_path(path)  # who made it may not have cared
         rows = [row for number in self._pending for row in self._groups[number]]
         self._commit.require_space(needed_space(rows))
 

@@ -16,7 +16,7 @@ from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.storage.commit import Commit
 from openckpt.storage.seeking import SeekingFile
 from openckpt.writing import CheckpointWriter, create
-from openckpt.writing.place import look_at, shard_names
+from openckpt.writing.place import look_at, settle_dead, shard_names
 
 if TYPE_CHECKING:
     from openckpt.conversion.moving import Moved
@@ -166,7 +166,7 @@ class FileOutput:
         self._fill = fill
         self._overwrite = overwrite
         directory, self._name = store.split(path)
-        self._commit = Commit(store, directory, self._name, durability=durability)
+        self._commit = Commit(store, directory, self._name, durability=durability, settle=settle_dead)
 
     @property
     def order(self) -> Sequence[str]:

@@ -49,7 +49,7 @@ class Conversion:
         kept: those that an earlier conversion had finished and that were kept.
         already: the target was there, equal to what would have been written; nothing was written.
         verified: the target was read back and compared.
-        durability: what the target survives; None where nothing was written.
+        durability: what the target survives.
         notes: what else to know, one sentence each.
     """
 
@@ -66,7 +66,7 @@ class Conversion:
     kept: tuple[str, ...]
     already: bool
     verified: bool
-    durability: Durability | None
+    durability: Durability
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:

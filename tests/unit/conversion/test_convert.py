@@ -133,7 +133,7 @@ def test_a_finished_target_is_not_written_again(tmp_path: Path, small: str, to: 
     before = {path: os.stat(path).st_mtime_ns for path in first.files}
     second = openckpt.convert(small, target, to=to)
 
-    assert (first.already, second.already, second.durability) == (False, True, None)
+    assert (first.already, second.already, second.durability) == (False, True, "power-loss")
     assert (second.converted, second.total, sorted(second.files)) == (4, 4, sorted(first.files))
     assert {path: os.stat(path).st_mtime_ns for path in first.files} == before
 
