@@ -10,8 +10,8 @@ from typing import Any
 
 from openckpt.storage.writable import OutputFile, WritableStore, WriteBuffer
 
-_SYNC_EVERY = 64 << 20
-"""Bytes after which a durable file is synced beside the writing: the disk works while the next bytes are copied."""
+_START_BYTES = 1 << 20
+"""Bytes of one write from which the disk is told to begin at once; what is smaller has time until the sync."""
 
 
 class doing:
@@ -49,9 +49,7 @@ class PendingFile:
             self._file: OutputFile = store.create(path)
         self.path = path
         self.end = 0
-        self._unsynced = 0
-        self._syncing: threading.Thread | None = None
-        self._error: BaseException | None = None
+        self._refusal: BaseException | None = None
         self._open = True
 
     def reserve(self, offset: int, size: int) -> None:
@@ -72,53 +70,36 @@ class PendingFile:
                 taken = self._store.write(self._file, offset, buffers)
         if end > self.end:
             self.end = end
-        if self._durable:
-            self._unsynced += size
-            if self._unsynced >= _SYNC_EVERY and (self._syncing is None or not self._syncing.is_alive()):
-                self._sync_beside()
+        if self._durable and size >= _START_BYTES:
+            # The disk works while the next bytes are copied. Never a sync in between: every one waits for all that is under
+            # way and makes the file system write its journal, and a GiB then takes half as long again.
+            with doing("start of the sync", self.path):
+                self._store.start_sync(self._file, end - size, size)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return up to ``size`` of the bytes written so far, fewer at their end."""
         with doing("read", self.path):
             return self._store.read(self._file, offset, size)
 
-    def _sync_beside(self) -> None:
-        self._join()
-        self._unsynced = 0
-        self._syncing = threading.Thread(target=self._sync, name="openckpt-sync", daemon=True)
-        self._syncing.start()
-
-    def _sync(self) -> None:
-        try:
-            with doing("sync", self.path):
-                self._store.sync(self._file)
-        except BaseException as error:
-            self._error = error
-
-    def _join(self) -> None:
-        if self._syncing is not None:
-            self._syncing.join()
-            self._syncing = None
-        if self._error is not None:
-            # Never synced again: after a refusal the system may have dropped the pages and would say yes.
-            raise self._error
-
     def settle(self) -> None:
         """Return when every byte is safe, where the commit is a durable one, and let go of the descriptor; raises OSError.
 
         Nothing can be written after it; a second call does nothing.
         """
-        self._join()
+        if self._refusal is not None:
+            # Never synced again: after a refusal the system may have dropped the pages and would say yes.
+            raise self._refusal
         if self._open and self._durable:
-            self._sync()
-            self._join()
+            try:
+                with doing("sync", self.path):
+                    self._store.sync(self._file)
+            except BaseException as error:
+                self._refusal = error
+                raise
         self.close()
 
     def close(self) -> None:
         """Let go of the descriptor, once."""
-        if self._syncing is not None:
-            self._syncing.join()
-            self._syncing = None
         if self._open:
             self._open = False
             with doing("close", self.path):

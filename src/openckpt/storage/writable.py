@@ -51,8 +51,12 @@ class WritableStore(Store, Protocol):
         """Return the size of the file in bytes."""
         ...
 
+    def start_sync(self, file: OutputFile, offset: int, size: int) -> None:
+        """Let the medium begin with a range that was written, and do not wait; a hint, which promises nothing."""
+        ...
+
     def sync(self, file: OutputFile) -> None:
-        """Return when the file's bytes and size survive a power cut (its name need not). Safe beside `write` on a thread."""
+        """Return when the file's bytes and size survive a power cut (its name need not)."""
         ...
 
     def sync_path(self, path: str) -> None:

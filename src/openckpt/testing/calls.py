@@ -118,6 +118,10 @@ class CallFS:
         """Return the size of a file that was created here."""
         return self._run("size", file.path, lambda: self.store.size(file))
 
+    def start_sync(self, file: OutputFile, offset: int, size: int) -> None:
+        """Let the medium begin."""
+        self._run("start_sync", file.path, lambda: self.store.start_sync(file, offset, size), f"{offset}+{size}")
+
     def sync(self, file: OutputFile) -> None:
         """Sync a file."""
         self._run("sync", file.path, lambda: self.store.sync(file))

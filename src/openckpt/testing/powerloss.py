@@ -254,6 +254,9 @@ class PowerLossFS:
         with self._guard:
             return self._handle(file).node.size
 
+    def start_sync(self, file: OutputFile, offset: int, size: int) -> None:
+        """Nothing: what was written may be on the medium in part anyway, and nothing is promised."""
+
     def sync(self, file: OutputFile) -> None:
         """Make the current bytes and size of a file last; not its name."""
         with self._guard:

@@ -7,7 +7,7 @@ from functools import partial
 from openckpt.storage.pending import PendingFile
 from openckpt.writing.behind import WriteBehind
 
-_CHUNK = 32 << 20  # bytes per write: a durable file is synced beside the writing in steps of some of these
+_CHUNK = 4 << 20  # bytes per write: the disk begins with each while the next is copied (of 1, 2, 4, 8, 16 MiB the best)
 _BATCH_BYTES = 8 << 20
 _BATCH_BUFFERS = 1000
 _RESERVED = 1 << 20  # bytes of a tensor from which disk space is reserved for it alone
