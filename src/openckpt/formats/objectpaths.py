@@ -33,6 +33,11 @@ def unescape_name(segment: str) -> str:
     return re.sub(r"\.\.|\.S", lambda match: "." if match[0] == ".." else "/", segment)
 
 
+def split_path(path: str) -> list[str]:
+    """Return the local names of a way of escaped names with "/" between."""
+    return [unescape_name(segment) for segment in path.split("/")]
+
+
 class Layout:
     """Where each node hangs: all its parents, and the first way to it."""
 

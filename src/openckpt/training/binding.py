@@ -13,7 +13,7 @@ from typing import NamedTuple
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.objectnodes import Node
 from openckpt.training.live import LiveGraph, LiveNode
-from openckpt.training.tracking import Leaf
+from openckpt.training.tracking import PY_STATE, Leaf
 
 
 class Bound(NamedTuple):
@@ -94,7 +94,9 @@ class _Matching:
         for node_id in queue:
             live = found.nodes[node_id]
             if live.view.absorb is not None:
-                self._absorb(node_id, live)
+                # A container of the same name has no state in one piece; its values find nobody here.
+                if any(attribute.name == PY_STATE for attribute in self._nodes[node_id].attributes):
+                    self._absorb(node_id, live)
                 continue
             for child_id, name in self._nodes[node_id].children:
                 if child_id in found.nodes:

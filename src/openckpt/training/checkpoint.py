@@ -203,7 +203,7 @@ class Checkpoint:
             graph = _graph_of(stored)
             live = self._live()
             binding = bind(graph, live)
-            values = check_values(stored, binding.values, cast=cast)
+            values = check_values(stored, binding, cast=cast)
             self._check_matched(stored, graph, live, {bound.node for bound in values}, partial=partial)
             prove_values(stored, values)
             changed = assign_values(stored, live, binding, values)

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from openckpt.errors import UnsupportedError, Where
+from openckpt.formats.objectpaths import escape_name, split_path
 from openckpt.training.adapters import view_of
 from openckpt.training.tracking import Bare, Leaf, View
 
@@ -71,6 +72,9 @@ class LiveGraph:
         self._add(root, view, None)
         for node in self.nodes:  # grows while it is walked
             self._walk(node)
+        for node in self.nodes:
+            if node.view.walked is not None:
+                node.view.walked(self)
 
     def _add(self, value: object, view: View, parent: tuple[LiveNode, str] | None) -> LiveNode:
         node = LiveNode(len(self.nodes), value, view, parent)
@@ -83,12 +87,13 @@ class LiveGraph:
             target = self._by_object.get(id(value))
             if target is None:
                 view = view_of(value)
-                if view is None:
-                    label = f"{node.label()}.{name}"
+                if view is None or view.refused:
+                    why = "" if view is None else view.refused
                     raise UnsupportedError(
                         "training.not-trackable",
-                        Where("", label),
-                        f"a {type(value).__name__} cannot be saved: it is no array, number, text or container, and has no "
+                        Where("", f"{node.label()}.{name}"),
+                        why
+                        or f"a {type(value).__name__} cannot be saved: it is no array, number, text or container, and has no "
                         "state_dict",
                     )
                 target = self._add(value, view, (node, name))
@@ -102,6 +107,20 @@ class LiveGraph:
     def find(self, value: object) -> LiveNode | None:
         """Return the node of an object, None where the walk did not meet it."""
         return self._by_object.get(id(value))
+
+    def path_of(self, value: object) -> str | None:
+        """Return the names on the first way to an object, escaped and joined."""
+        node = self.find(value)
+        if node is None or (node.parent is None and node.number > 0):
+            return None
+        return "/".join(escape_name(name) for name in node.path())
+
+    def at(self, path: str) -> object | None:
+        """Return the object at the end of a way."""
+        node: LiveNode | None = self.nodes[0]
+        for name in split_path(path) if path else ():
+            node = None if node is None else node.names.get(name)
+        return None if node is None else node.object
 
     def add_slot(self, value: object) -> LiveNode | None:
         """Return the node of a slot variable, which no edge leads to; None where it is an ordinary node of the graph."""

@@ -44,7 +44,7 @@ class StoredValues(Protocol):
         ...
 
 
-def check_values(stored: StoredValues, values: Sequence[Bound], *, cast: bool) -> list[Bound]:
+def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> list[Bound]:
     """Return the values that can be restored; nothing is assigned.
 
     Left out are attributes whose tensor was never stored because the variable had no value, and those that old writers
@@ -56,7 +56,9 @@ def check_values(stored: StoredValues, values: Sequence[Bound], *, cast: bool) -
         CorruptionError: a checksum does not hold.
     """
     specs = stored.specs
-    missing = [bound.key for bound in values if bound.key not in stored]
+    values = binding.values
+    below = [key for keys in binding.absorbed.values() for key in keys.values()]
+    missing = [key for key in (*(bound.key for bound in values), *below) if key not in stored]
     if missing:
         raise NotFoundError(
             "training.missing-keys",
@@ -68,6 +70,7 @@ def check_values(stored: StoredValues, values: Sequence[Bound], *, cast: bool) -
         why = bound.leaf.refusal(specs[bound.key], cast=cast)
         if why is not None:
             wrong.append(f"{bound.node.label()}: {why}")
+    wrong += _examine(stored, binding)
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise MismatchError(
@@ -77,6 +80,20 @@ def check_values(stored: StoredValues, values: Sequence[Bound], *, cast: bool) -
             f"{'; '.join(wrong[:_SHOWN])}{more}",
         )
     return list(values)
+
+
+def _examine(stored: StoredValues, binding: Binding) -> list[str]:
+    """Return why objects whose state is one piece cannot take the stored one."""
+    wrong = []
+    own = {bound.node: bound.key for bound in binding.values}
+    for node, below in binding.absorbed.items():
+        if node.view.examine is None or node not in own or stored.specs[own[node]].dtype != "string":
+            continue
+        state = stored.read_many([own[node]])[own[node]]
+        why = node.view.examine(state.item(), {name: stored.specs[key] for name, key in below.items()})
+        if why is not None:
+            wrong.append(f"{node.label()}: {why}")
+    return wrong
 
 
 def prove_values(stored: StoredValues, values: Sequence[Bound]) -> None:
@@ -127,7 +144,9 @@ def assign_values(
                     changed[bound.node] = new
                 done += 1
         for node, below in binding.absorbed.items():
-            _absorb(stored, node, below, [bound for bound in values if bound.node is node])
+            new = _absorb(stored, node, below, [bound for bound in values if bound.node is node])
+            if new is not node.object:
+                changed[node] = new
             done += 1
     except CheckpointError as error:
         if done:
@@ -138,11 +157,11 @@ def assign_values(
     return changed
 
 
-def _absorb(stored: StoredValues, node: LiveNode, below: Mapping[str, str], own: Sequence[Bound]) -> None:
+def _absorb(stored: StoredValues, node: LiveNode, below: Mapping[str, str], own: Sequence[Bound]) -> object:
     found = stored.read_many([*(bound.key for bound in own), *below.values()])
     assert node.view.absorb is not None
     state = next((bound.leaf.assign(found[bound.key]) for bound in own), None)
-    node.view.absorb(state, {name: found[key] for name, key in below.items()})
+    return node.view.absorb(state, {name: found[key] for name, key in below.items()})
 
 
 def replace_objects(live: LiveGraph, changed: Mapping[LiveNode, object]) -> dict[LiveNode, object]:

@@ -83,6 +83,18 @@ class Bare:
     value: object
 
 
+class Places(Protocol):
+    """Where the objects of the whole program lie; paths are names from the root, escaped and joined as keys are (formats 6.2)."""
+
+    def path_of(self, value: object) -> str | None:
+        """Return the first way to an object; None where the program does not reach it."""
+        ...
+
+    def at(self, path: str) -> object | None:
+        """Return the object at the end of a way, which may be another one's first way; None where there is none."""
+        ...
+
+
 class Slots(Protocol):
     """An optimizer's state per variable."""
 
@@ -114,6 +126,10 @@ class View:
             arrays of the nodes below by name, all as the file has them, and returns the object that holds the state.
         waits: tells the adapter that values wait for children of this object that do not exist yet; called with the names
             and a function to call when some may have come. None where nothing can come later.
+        examine: of the same objects: gets the stored `PY_STATE` before anything is assigned, and the specs of the nodes below by
+            name; returns why `absorb` could not take that, or None.
+        walked: is called when the whole program has been walked, for state that names other objects by their places.
+        refused: why such an object can be neither saved nor restored ("a sparse_coo tensor").
     """
 
     kind: str
@@ -123,6 +139,9 @@ class View:
     replace: Callable[[Mapping[str, object]], object] | None = None
     waits: Callable[[Iterable[str], Callable[[], None]], None] | None = None
     absorb: Callable[[Any, Mapping[str, Array]], object] | None = None
+    examine: Callable[[bytes, Mapping[str, TensorSpec]], str | None] | None = None
+    walked: Callable[[Places], None] | None = None
+    refused: str = ""
     is_optimizer: bool = False
     """people forget to name these"""
     family: Family = "other"
