@@ -163,9 +163,13 @@ class _Job:
         if present is not None:
             if present.kind == "dir":
                 raise UnsupportedError("convert.target", self.target, "this is a directory")
-            files = self._finished_files()
+            casting = Casting(self.casting.casts)  # what the comparison casts must not count twice
+            files = self._finished_files(casting)
             if files is not None:
-                return self._result(files, (), already=True, verified=True, durability=self._secure(files))
+                secured = self._secure(files)
+                return replace(self, casting=casting)._result(
+                    files, (), already=True, verified=True, durability=secured
+                )
             if present.identity in [self._identity(path) for path in self.ckpt.files]:
                 raise ConflictError("convert.same", self.target, "this is the source itself")
             if not self.overwrite:
@@ -233,11 +237,10 @@ class _Job:
             store=self.store,
         )
 
-    def _checksums(self, rows: Sequence[Row]) -> dict[str, int]:
-        """Return the checksums of tensors as they would be written; a cast is made, and forgotten again."""
-        scratch = Casting(self.casting.casts)
+    def _checksums(self, rows: Sequence[Row], casting: Casting) -> dict[str, int]:
+        """Return the checksums of tensors as they would be written."""
         return checksum(
-            self.ckpt, rows, casting=scratch, max_memory=self.max_memory, progress=self.progress, what="comparing"
+            self.ckpt, rows, casting=casting, max_memory=self.max_memory, progress=self.progress, what="comparing"
         )
 
     def _is_finished_file(self, path: str, rows: Sequence[Row]) -> bool:
@@ -246,21 +249,21 @@ class _Job:
             with open_output(self.store, path, "safetensors") as found:
                 if find_difference(found, rows) is not None:
                     return False
-                expected = self._checksums(rows)
+                expected = self._checksums(rows, Casting(self.casting.casts))
                 if not has_header(self.store, path, rows, expected):
                     return False
                 return checksum(found, rows_of(found, rows), max_memory=self.max_memory) == expected
         except CheckpointError:
             return False
 
-    def _finished_files(self) -> tuple[str, ...] | None:
+    def _finished_files(self, casting: Casting) -> tuple[str, ...] | None:
         """Return the files at the target where they are what would be written, read and compared; None for anything else."""
         rows = self.plan.rows
         try:
             with open_output(self.store, self.target, self.to) as found:
                 if find_difference(found, rows) is not None or not self._is_laid_out(found):
                     return None
-                if checksum(found, rows_of(found, rows), max_memory=self.max_memory) != self._checksums(rows):
+                if checksum(found, rows_of(found, rows), max_memory=self.max_memory) != self._checksums(rows, casting):
                     return None
                 return found.files
         except (CheckpointError, IsADirectoryError):
