@@ -7,9 +7,12 @@ import pytest
 from openckpt.formats.names import (
     is_part_file,
     is_same_v1_set,
+    is_save_lock,
     parse_part_name,
     parse_shard_name,
+    parse_unfinished_name,
     parse_v1_shard_name,
+    prefix_of,
     shard_name,
     v1_pattern,
     v1_shard_name,
@@ -66,3 +69,24 @@ def test_parts_of_a_save_are_told_from_other_files() -> None:
     assert is_part_file("part-00000-of-00001.data-00000-of-00001")
     assert not is_part_file("part-r-00000.parquet")
     assert not is_part_file("part-00000")
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [
+        ("ckpt-7.index", "ckpt-7"), ("ckpt-7.meta", "ckpt-7"), ("ckpt-7.data-00000-of-00001", "ckpt-7"),
+        ("ckpt-7.index.tempstate123", "ckpt-7"), ("ckpt-7.openckpt-lock", "ckpt-7"), ("ckpt-7.3.openckpt-tmp", "ckpt-7"),
+        (".openckpt-lock", ""), ("ckpt-7", None), ("ckpt-7.openckpt-tmp", None), ("ckpt-7.openckpt-lock~", None),
+    ],
+)  # fmt: skip
+def test_every_file_of_a_prefix_names_it(name: str, prefix: str | None) -> None:
+    """Also those of a save that has not come to its end, TensorFlow's or ours."""
+    assert prefix_of(name) == prefix
+
+
+def test_lock_and_temporary_files_of_a_save_are_told_apart() -> None:
+    """Only the lock says whether the save still runs."""
+    assert parse_unfinished_name("ckpt-7.openckpt-lock") == parse_unfinished_name("ckpt-7.0.openckpt-tmp") == "ckpt-7"
+    assert parse_unfinished_name("ckpt-7.index") is None
+    assert is_save_lock("ckpt-7.openckpt-lock")
+    assert not is_save_lock("ckpt-7.0.openckpt-tmp")

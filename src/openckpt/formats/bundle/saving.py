@@ -54,7 +54,7 @@ def parse_record(line: bytes) -> SaveRecord | None:
 
 
 def _count(value: object) -> int:
-    if type(value) is not int or value < 1:
+    if type(value) is not int or not 0 < value < 1 << 31:
         raise ValueError("not a shard count")
     return value
 
