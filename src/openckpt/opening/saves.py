@@ -19,7 +19,7 @@ from typing import Literal
 from openckpt.codes.quoting import quoted
 from openckpt.errors import size_text
 from openckpt.findings import Finding, make_finding
-from openckpt.formats.names import MANIFEST_NAME, is_save_lock, parse_shard_name
+from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, is_save_lock, parse_shard_name
 from openckpt.formats.names import TEMP_SUFFIX as PARTS_SUFFIX
 from openckpt.opening.listing import Group, Listing
 from openckpt.storage import FileStat, LocalStore, Store
@@ -91,12 +91,13 @@ def iter_unfinished_saves(store: Store, listing: Listing) -> Iterator[Unfinished
                 continue  # the save has ended
             state = "dead"  # a power cut took the name of the lock
         group = groups.get(stem)
+        # Asked after the state: a writer that is dead by now may have committed before it died, since the listing.
+        committed = store.stat(prefix + INDEX_SUFFIX) is not None
         published: Sequence[FileStat] = ()
-        if group is not None and group.index is None:
-            published = group.shards if group.uncommitted else ()
+        if group is not None and group.uncommitted and not committed:
+            published = group.shards
         elif group is not None and state == "dead" and _is_current(store, group):
             published = stale.get(stem, ())
-        committed = group is not None and group.index is not None
         files = tuple(stat for stat in (*stats, *published) if _still_there(store, [stat]))
         yield UnfinishedSave(stem, store.display(prefix), state, files, committed)
 

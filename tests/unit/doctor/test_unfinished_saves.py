@@ -13,6 +13,9 @@ import openckpt
 from openckpt.cli.program import run as run_program
 from openckpt.errors import CheckpointError, PathNotFoundError
 from openckpt.findings import Finding
+from openckpt.opening import group_directory
+from openckpt.opening.saves import save_findings, stale_shards
+from openckpt.storage import LOCAL
 from openckpt.storage.disk import DISK
 from openckpt.storage.temporary import lock_name, temporary_name
 from openckpt.storage.writable import Durability, WritableStore
@@ -170,6 +173,33 @@ def test_without_lock_and_leftovers_the_index_is_missing(run: Run) -> None:
     for name in unfinished(run):
         run.remove(name)
     assert "run.index-missing" in codes(run.diagnose("ckpt-2"), "error")
+
+
+def test_data_that_was_committed_since_the_listing_is_not_for_removal(run: Run) -> None:
+    """A writer that committed and died between our look at the names and our look at the lock has left a checkpoint."""
+    _kill_at(run, "rename", fresh)
+    listing = group_directory(LOCAL, str(run.directory))
+    (before,) = save_findings(LOCAL, listing)
+    assert "ckpt-2.data-00000-of-00001" in (before.fix or "")
+
+    (temporary,) = run.directory.glob("ckpt-2.*.openckpt-tmp")  # the index, on its way
+    temporary.rename(run / "ckpt-2.index")
+    (after,) = save_findings(LOCAL, listing)
+    assert [path.name for path in removed_by(after)] == ["ckpt-2.openckpt-lock"]
+    assert value_of(run.directory) == 2
+
+
+def test_stale_data_is_asked_of_the_present_index(run: Run) -> None:
+    """What the listing called stale is the data, once a save over it has switched the index."""
+    begun(run)
+    openckpt.save(str(run / "other"), tensors(2), overwrite=True, durability=CRASH)
+    run.write({f"ckpt-1.data-0000{number}-of-00002": b"" for number in (0, 1)})
+    listing = group_directory(LOCAL, str(run.directory))
+    assert {stat.name for stat in stale_shards(LOCAL, listing)} == {
+        "ckpt-1.data-00000-of-00002", "ckpt-1.data-00001-of-00002"
+    }  # fmt: skip
+    (run / "other.index").replace(run / "ckpt-1.index")
+    assert stale_shards(LOCAL, listing) == []
 
 
 def test_older_data_whose_index_was_lost_is_not_the_dead_saves(run: Run) -> None:
