@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from openckpt.formats.dtypes import BY_NAME, dtype_of_numpy
+from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE
 
@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
 def spec_of_array(array: Array) -> TensorSpec | None:
     """Return the spec under which an array is stored, None where no checkpoint holds such values."""
-    dtype = dtype_of_numpy(array.dtype)
+    try:
+        dtype = _KNOWN[array.dtype]
+    except KeyError:
+        dtype = _KNOWN[array.dtype] = dtype_of_numpy(array.dtype)
     if dtype is None:
         return None
     return TensorSpec(dtype.name, array.shape, array.nbytes if dtype.itemsize else None)
+
+
+_KNOWN: dict[Any, DType | None] = {}  # numpy makes the name of a dtype anew each time it is asked
 
 
 _FLOATS = ("float64", "float32", "bfloat16", "float16", "float8_e5m2", "float8_e4m3fn")
@@ -44,17 +50,18 @@ def _shape(spec: TensorSpec) -> str:
 class ArrayLeaf:
     """A NumPy array: read and restored in place where it can be written, replaced where not."""
 
-    __slots__ = ("_array",)
+    __slots__ = ("_array", "_spec")
 
     attribute = VARIABLE_VALUE
     full_name = ""
 
     def __init__(self, array: Array) -> None:
         self._array = array
+        self._spec = spec_of_array(array)
 
     def spec(self) -> TensorSpec | None:
-        """Return its spec."""
-        return spec_of_array(self._array)
+        """Return its spec; None of an array that no checkpoint holds."""
+        return self._spec
 
     def value(self) -> Any:
         """Return the array itself."""
@@ -62,13 +69,18 @@ class ArrayLeaf:
 
     def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
         """Return why it does not fit."""
-        return refusal_of(self.spec(), stored, cast=cast)
+        return refusal_of(self._spec, stored, cast=cast)
 
     def buffer(self) -> Array | None:
         """Return the array's own memory where it can be read into."""
+        import numpy as np
+
         array = self._array
-        plain = array.flags.c_contiguous and array.flags.writeable and array.dtype.kind not in "OSUT"
-        return array if plain and array.dtype.byteorder != ">" else None
+        flags, dtype = array.flags, array.dtype
+        plain = flags.c_contiguous and flags.writeable and dtype.kind not in "OSUT" and dtype.isnative
+        if not plain:
+            return None
+        return array if type(array) is np.ndarray else array.view(np.ndarray)  # a matrix reshapes in its own way
 
     def assign(self, value: Array) -> object:
         """Fill the array; a read-only one is replaced by the new."""
@@ -93,10 +105,11 @@ class NumberLeaf:
         self._value = value
 
     def spec(self) -> TensorSpec | None:
-        """Return its spec; None for an integer beyond 64 bits."""
+        """Return its spec; None of what no checkpoint holds, such as an integer beyond 64 bits."""
         import numpy as np
 
-        return spec_of_array(np.asarray(self._value))
+        array = np.asarray(self._value)
+        return None if array.dtype.kind == "O" else spec_of_array(array)
 
     def value(self) -> Any:
         """Return the number."""
@@ -107,7 +120,7 @@ class NumberLeaf:
         if stored.shape != ():
             return f"shape {_shape(stored)} in the file, a number in the program"
         own = self.spec()
-        if own is None or type(self._value) not in (int, float, bool, complex):
+        if own is None or stored.dtype not in BY_NAME or type(self._value) not in (int, float, bool, complex):
             return refusal_of(own, stored, cast=cast)
         kind, other = BY_NAME[own.dtype].numpy().kind, BY_NAME[stored.dtype].numpy().kind
         fits = kind == other or (kind == "i" and other == "u") or (kind == "f" and stored.dtype in _FLOATS)
@@ -118,9 +131,9 @@ class NumberLeaf:
         return None
 
     def assign(self, value: Array) -> object:
-        """Return the new number, of the same Python type."""
-        kind = type(self._value)
-        return kind(value.item()) if kind in (int, float, bool, complex) else value.dtype.type(value[()])
+        """Return the new number, of the same type."""
+        kind: Any = type(self._value)
+        return kind(value.item()) if isinstance(self._value, (int, float, complex)) else kind(value[()])
 
 
 class TextLeaf:

@@ -8,6 +8,8 @@ place; numbers and text are put back into their container.
 from __future__ import annotations
 
 import dataclasses
+import enum
+import functools
 import random
 import types
 from collections import OrderedDict
@@ -22,8 +24,17 @@ from openckpt.training.tracking import Bare, Child, Family, View
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
-_CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type, property)
+_CODE = (
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.MethodType,
+    types.ModuleType,
+    functools.partial,
+    type,
+    property,
+)
 _BARE = (bool, int, float, complex, str, bytes, type(None))
+_IS_BARE: dict[type, bool] = {}
 
 
 class PlainAdapter:
@@ -33,10 +44,10 @@ class PlainAdapter:
         """Return the view of an object, None where it has no state that can be named."""
         import numpy as np
 
+        if isinstance(value, np.ndarray):
+            return _array(value)
         if isinstance(value, Bare):
             return _bare(value)
-        if isinstance(value, np.ndarray):
-            return View("array", leaves=(ArrayLeaf(value),))
         if isinstance(value, dict):
             return _dict(value)
         if isinstance(value, list):
@@ -51,19 +62,33 @@ class PlainAdapter:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names = [f.name for f in dataclasses.fields(value) if not f.name.startswith("_") and hasattr(value, f.name)]
             return _attributes(value, "dataclass", names)
+        if isinstance(value, enum.Enum):
+            return View("enum", refused=f"{value} cannot be saved: no checkpoint holds members of an enumeration")
         if hasattr(value, "__dict__") and not isinstance(value, _CODE):
-            names = [
-                name for name, held in vars(value).items() if not name.startswith("_") and not isinstance(held, _CODE)
-            ]
+            held = vars(value)
+            names = [name for name in held if not name.startswith("_") and not isinstance(held[name], _CODE)]
             return _attributes(value, type(value).__name__, names)
         return None
 
 
 def as_child(name: str, value: object) -> Child:
     """Return the edge to a value in a container; numbers, text and None have no identity of their own."""
-    import numpy as np
+    kind = type(value)
+    bare = _IS_BARE.get(kind)
+    if bare is None:
+        import numpy as np
 
-    return Child(name, Bare(value) if isinstance(value, (*_BARE, np.generic)) else value)
+        bare = _IS_BARE[kind] = issubclass(kind, (*_BARE, np.generic))
+    return Child(name, Bare(value) if bare else value)
+
+
+def _array(value: Array) -> View:
+    leaf = ArrayLeaf(value)
+    if leaf.spec() is None:
+        return View("array", refused=f"an array of {value.dtype} cannot be saved: no checkpoint holds such values")
+    if hasattr(value, "mask"):
+        return View("array", refused="a masked array cannot be saved: a checkpoint has no place for the mask")
+    return View("array", leaves=(leaf,))
 
 
 def _bare(place: Bare) -> View:
@@ -71,10 +96,15 @@ def _bare(place: Bare) -> View:
 
     value = place.value
     if isinstance(value, np.ndarray):
-        return View("array", leaves=(ArrayLeaf(value),))
+        return _array(value)
+    name = type(value).__name__
     if isinstance(value, (str, bytes, type(None))):
-        return View(type(value).__name__, leaves=(TextLeaf(value),))
-    return View(type(value).__name__, leaves=(NumberLeaf(value),))
+        return View(name, leaves=(TextLeaf(value),))
+    leaf = NumberLeaf(value)
+    if leaf.spec() is not None:
+        return View(name, leaves=(leaf,))
+    why = "an integer of a checkpoint has 64 bits" if isinstance(value, int) else "no checkpoint holds such values"
+    return View(name, refused=f"the {name} {value!r} cannot be saved: {why}")
 
 
 def _dict(value: dict[Any, object]) -> View:
