@@ -276,11 +276,18 @@ def plan_copies(request: Region, pieces: Sequence[Region], where: Where | str = 
             expected=f"{wanted} elements",
             found=f"{covered}",
         )
-    clash = None if len(parts) < 2 else _find_overlap(parts, where)
-    if clash is not None or covered > wanted:
-        both = " and ".join(format_extents(part) for part in clash) if clash else "several"
-        raise CorruptionError("slices.overlap", where, f"stored slices overlap: {_shorten(both)}")
+    check_disjoint(parts, where)
+    if covered > wanted:
+        raise CorruptionError("slices.overlap", where, "stored slices overlap: several")
     return copies
+
+
+def check_disjoint(pieces: Sequence[Region], where: Where | str = "") -> None:
+    """Raise CorruptionError (``slices.overlap``) where two pieces share an element; LimitError as `plan_copies`."""
+    clash = None if len(pieces) < 2 else _find_overlap(list(pieces), where)
+    if clash is not None:
+        both = " and ".join(format_extents(part) for part in clash)
+        raise CorruptionError("slices.overlap", where, f"stored slices overlap: {_shorten(both)}")
 
 
 def _relative(common: Region, frame: Region) -> tuple[slice, ...]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
-from openckpt.errors import ConflictError, CorruptionError, PathNotFoundError, Where, shown
+from openckpt.errors import ConflictError, CorruptionError, PathNotFoundError, UnsupportedError, Where, shown
 from openckpt.formats.bundle.merging import MergedIndex, Origin, merge_indexes
 from openckpt.formats.names import (
     INDEX_SUFFIX,
@@ -28,7 +28,8 @@ from openckpt.formats.names import (
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
-from openckpt.storage.reading import read_whole
+from openckpt.storage.pending import doing
+from openckpt.storage.reading import FileStat, read_whole
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.writing.checking import check_index
 from openckpt.writing.keys import decode_key, split_prefix
@@ -99,6 +100,8 @@ class _Merging:
                 raise ConflictError("commit.exists", self._prefix, "a checkpoint of this name is there already")
             parts = [(self._part(name), self._index(name)) for name in self._part_names()]
             merged = merge_indexes(parts, limits=self._limits)
+            if not merged.entries:
+                raise UnsupportedError("writing.no-tensors", self._parts_in, "no part has a tensor")
             count = self._count(merged, taken)
             merged = replace(merged, header=merged.header._replace(num_shards=count))
             table = merged.encode()
@@ -127,6 +130,10 @@ class _Merging:
                 nbytes=len(table) + sum(ends.values()),
             )
 
+    def _stat(self, path: str) -> FileStat | None:
+        with doing("stat", path):
+            return self._store.stat(path)
+
     # -- the parts ----------------------------------------------------------------------------------------------------
 
     def _part(self, name: str) -> str:
@@ -135,8 +142,10 @@ class _Merging:
     def _part_names(self) -> list[str]:
         """Return the names of all parts, in order."""
         found: dict[int, list[int]] = {}
-        stat = self._store.stat(self._parts_in)
-        for inside in self._store.scan(self._parts_in) if stat is not None and stat.kind == "dir" else ():
+        stat = self._stat(self._parts_in)
+        with doing("list", self._parts_in):
+            lying = self._store.scan(self._parts_in) if stat is not None and stat.kind == "dir" else ()
+        for inside in lying:
             parsed = parse_part_name(inside.name.removesuffix(INDEX_SUFFIX))
             if parsed is not None and inside.name.endswith(INDEX_SUFFIX):
                 found.setdefault(parsed[1], []).append(parsed[0])
@@ -156,7 +165,10 @@ class _Merging:
 
     def _index(self, part: str) -> bytes:
         path = self._part(part + INDEX_SUFFIX)
-        return read_whole(self._store, path, limits=self._limits, cap="block_bytes", what="the size of a part's index")
+        with doing("read", path):
+            return read_whole(
+                self._store, path, limits=self._limits, cap="block_bytes", what="the size of a part's index"
+            )
 
     def _data(self, origin: Origin) -> str:
         return shard_name(origin.part, origin.shard, origin.num_shards)
@@ -179,10 +191,10 @@ class _Merging:
         return taken.free_count(wanted)
 
     def _is_gone(self, origin: Origin) -> bool:
-        return self._store.stat(self._data(origin)) is None
+        return self._stat(self._data(origin)) is None
 
     def _size(self, file: str) -> int:
-        stat = self._store.stat(self._store.join(self._directory, file))
+        stat = self._stat(self._store.join(self._directory, file))
         return 0 if stat is None else stat.size
 
     def _check_ends(self, merged: MergedIndex, files: list[str], ends: dict[str, int]) -> None:
@@ -203,9 +215,8 @@ class _Merging:
         except OSError:
             return
         stem = self._stem + TEMP_SUFFIX
-        # The indexes first: what is left of a removal that dies is no part any more.
-        names = sorted(
-            (stat.name for stat in inside if is_part_file(stat.name)), key=lambda name: not name.endswith(INDEX_SUFFIX)
-        )
-        commit.retire(self._store.join(stem, name) for name in names)
+        names = [self._store.join(stem, stat.name) for stat in inside if is_part_file(stat.name)]
+        # The indexes first, and for good: what a kill or a power cut leaves is then no part any more.
+        if commit.retire((name for name in names if name.endswith(INDEX_SUFFIX)), settle=stem):
+            commit.retire(name for name in names if not name.endswith(INDEX_SUFFIX))
         commit.retire_directory(stem)

@@ -1,11 +1,30 @@
-"""Partitioned tensors that a caller hands over: their pieces must tile the whole exactly once (formats 2.9)."""
+"""Partitioned tensors that a caller hands over: their pieces must tile the whole exactly once (formats 2.9).
+
+In the part of one of several writers some pieces may be missing: others have them, and the merge looks whether all are there.
+"""
 
 from __future__ import annotations
 
+import os
+
 from openckpt.errors import MismatchError, Where
-from openckpt.formats.slicing import Extents, full_region, plan_copies, region_shape, resolve_extents
+from openckpt.formats.names import TEMP_SUFFIX, parse_part_name
+from openckpt.formats.slicing import (
+    Extents,
+    check_disjoint,
+    full_region,
+    plan_copies,
+    region_shape,
+    resolve_extents,
+)
 from openckpt.formats.spec import TensorSpec
 from openckpt.writing.values import Sliced, describe
+
+
+def is_part(prefix: str) -> bool:
+    """Return whether a prefix is that of one writer's part: ``run/ckpt-1_temp/part-00000-of-00002``."""
+    directory, _, stem = prefix.replace(os.sep, "/").rpartition("/")
+    return directory.endswith(TEMP_SUFFIX) and parse_part_name(stem) is not None
 
 
 def check_pieces(value: Sliced, named: str | None, where: Where) -> tuple[TensorSpec, tuple[Extents, ...]]:
@@ -20,7 +39,10 @@ def check_pieces(value: Sliced, named: str | None, where: Where) -> tuple[Tensor
     """
     whole = full_region(value.shape)
     regions = {extents: resolve_extents(extents, value.shape, where) for extents in value.pieces}
-    plan_copies(whole, list(regions.values()), where)
+    if is_part(where.path) and regions:
+        check_disjoint(list(regions.values()), where)
+    else:
+        plan_copies(whole, list(regions.values()), where)
     found: dict[str, int] = {}
     for extents, piece in value.pieces.items():
         dtype, shape, nbytes = describe(piece, named, where)
@@ -36,5 +58,7 @@ def check_pieces(value: Sliced, named: str | None, where: Where) -> tuple[Tensor
     if len(found) != 1:
         raise MismatchError("writing.slices", where, "the pieces have different data types", found=sorted(found))
     ((name, size),) = found.items()
-    spec = TensorSpec(name, value.shape, size if dtype.itemsize else None)
+    spec = TensorSpec(name, value.shape)
+    if dtype.itemsize and size == spec.size * dtype.itemsize:
+        spec = spec._replace(nbytes=size)  # else: the rest is in other parts
     return spec, () if list(regions.values()) == [whole] else tuple(value.pieces)

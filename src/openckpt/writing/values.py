@@ -36,7 +36,8 @@ class Sliced:
 
     Attributes:
         shape: of the whole tensor.
-        pieces: ``((start, length), ...)`` per dimension, ``(0, -1)`` for a whole one -> the values of that piece.
+        pieces: ``((start, length), ...)`` per dimension, ``(0, -1)`` for a whole one -> the values of that piece. All of them;
+            under `openckpt.part_prefix` those that this writer has.
     """
 
     shape: tuple[int, ...]

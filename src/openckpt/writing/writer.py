@@ -32,7 +32,7 @@ from openckpt.writing.behind import WriteBehind
 from openckpt.writing.checking import check_index
 from openckpt.writing.keys import decode_key, encode_key, split_prefix
 from openckpt.writing.manifests import ManifestUpdate, advanced_manifest, check_name
-from openckpt.writing.pieces import check_pieces
+from openckpt.writing.pieces import check_pieces, is_part
 from openckpt.writing.place import Taken, look_at, record_of, settle_dead, shard_names
 from openckpt.writing.result import SavedPath
 from openckpt.writing.shard import DualShard, PackedShard, Shard
@@ -366,7 +366,7 @@ class CheckpointWriter:
             names = sorted(map(decode_key, missing))
             raise NotFoundError("writing.missing-keys", self.prefix, f"{len(names)} tensors never came: {shown(names)}")
         slots, commit = self._slots, self._commit
-        if not len(slots):
+        if not len(slots) and not is_part(self.prefix):  # of several writers, one may have nothing to save
             raise UnsupportedError("writing.no-tensors", self.prefix, "there is no tensor to save")
         for shard in self._shards:
             shard.flush()

@@ -1,69 +1,167 @@
-"""Files under a temporary name: when the disk is told to begin, and what a refusal leaves."""
+"""`PendingFile`: bytes at any place, short writes finished, synced once and never again; and errors that name the call."""
+
+from __future__ import annotations
 
 import errno
-from pathlib import Path
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
-from openckpt.storage.disk import DISK
-from openckpt.storage.pending import PendingFile
-from openckpt.testing import CallFS, FaultyFS
-
-LARGE = bytes(1 << 20)
+from openckpt.storage.pending import PendingFile, doing, settle_all
+from openckpt.storage.writable import OutputFile, WriteBuffer
+from openckpt.testing import CallFS, FaultyFS, PowerLossFS
 
 
-def calls_of(store: CallFS) -> list[str]:
-    return [call.name for call in store.calls]
+class Names(CallFS):
+    """Counts calls by name."""
+
+    def count(self, name: str) -> int:
+        return sum(call.name == name for call in self.calls)
 
 
-def write_three(path: Path, store: CallFS, *, durable: bool) -> None:
-    file = PendingFile(store, str(path), durable=durable)
-    file.write(0, [LARGE], len(LARGE))
-    file.write(len(LARGE), [b"small"], 5)
-    file.write(len(LARGE) + 5, [LARGE, b"more"], len(LARGE) + 4)
+def contents(fs: CallFS, path: str) -> bytes:
+    stat = fs.store.stat(path)
+    assert stat is not None
+    return fs.store.open(path).read_at(0, stat.size)
+
+
+@pytest.fixture
+def fs() -> Names:
+    return Names(PowerLossFS())
+
+
+def test_bytes_go_to_their_places(fs: Names) -> None:
+    """In any order; the end is that of the last byte."""
+    file = PendingFile(fs, "f", durable=True)
+    file.write(4, [b"ef", memoryview(b"gh")], 4)
+    assert file.end == 8
+    file.write(0, [b"ab", bytearray(b"cd")], 4)
+    assert file.end == 8 and file.read(2, 4) == b"cdef" and file.read(6, 10) == b"gh"
     file.settle()
+    assert contents(fs, "f") == b"abcdefgh"
 
 
-def test_the_disk_begins_with_each_large_write_of_a_durable_file(tmp_path: Path) -> None:
-    """A hint behind every write of a MiB and more; one sync at the end."""
-    store = CallFS(DISK)
+@pytest.mark.parametrize("step", [1, 2, 3, 7])
+def test_short_writes_are_finished(step: int) -> None:
+    """Whatever the system takes at a time, across buffers and empty ones."""
 
-    write_three(tmp_path / "file", store, durable=True)
+    class Short(Names):
+        def write(self, file: OutputFile, offset: int, buffers: Sequence[WriteBuffer]) -> int:
+            data = b"".join(bytes(buffer) for buffer in buffers)[:step]
+            return super().write(file, offset, [data])
 
-    assert calls_of(store) == ["create", "write", "start_sync", "write", "write", "start_sync", "sync", "close"]
-    assert [call.detail for call in store.calls if call.name == "start_sync"] == ["0+1048576", "1048581+1048580"]
-    assert (tmp_path / "file").read_bytes() == LARGE + b"small" + LARGE + b"more"
-
-
-def test_a_file_that_need_not_last_is_never_synced(tmp_path: Path) -> None:
-    store = CallFS(DISK)
-
-    write_three(tmp_path / "file", store, durable=False)
-
-    assert calls_of(store) == ["create", "write", "write", "write", "close"]
+    fs = Short(PowerLossFS())
+    file = PendingFile(fs, "f", durable=False)
+    file.write(1, [b"abc", b"", b"defgh", memoryview(b"i")], 9)
+    file.settle()
+    assert contents(fs, "f") == b"\0abcdefghi" and fs.count("write") == -(-9 // step)
 
 
-def test_the_hint_may_be_refused_like_any_call(tmp_path: Path) -> None:
-    """The error says call and path: a disk that cannot begin will not finish."""
-    store = FaultyFS(DISK, fail_at=3)
+def test_a_system_that_takes_nothing_is_an_error() -> None:
+    """Not a loop for ever."""
 
+    class Deaf(Names):
+        def write(self, file: OutputFile, offset: int, buffers: Sequence[WriteBuffer]) -> int:
+            return 0
+
+    file = PendingFile(Deaf(PowerLossFS()), "f", durable=False)
     with pytest.raises(OSError) as caught:
-        write_three(tmp_path / "file", store, durable=True)
-
-    assert caught.value.errno == errno.EIO
-    assert [call.name for call in store.fired] == ["start_sync"]
-    assert str(tmp_path / "file") in caught.value.__notes__[0]
-
-
-def test_a_refused_sync_is_never_tried_again(tmp_path: Path) -> None:
-    """A second one may say yes to pages that are gone: the first answer stays."""
-    store = FaultyFS(DISK, fail_at=3)
-    file = PendingFile(store, str(tmp_path / "file"), durable=True)
-    file.write(0, [b"bytes"], 5)
-
-    for _ in range(2):
-        with pytest.raises(OSError):
-            file.settle()
+        file.write(0, [b"x"], 1)
+    assert caught.value.errno == errno.EIO and caught.value.filename == "f"
     file.close()
 
-    assert calls_of(store) == ["create", "write", "sync", "close"]
+
+def test_settling_syncs_once_and_closes_once(fs: Names) -> None:
+    """And only a durable file; a second call does nothing."""
+    for durable in (True, False):
+        before = fs.count("sync")
+        file = PendingFile(fs, f"f{durable}", durable=durable)
+        file.write(0, [b"x"], 1)
+        file.settle()
+        file.settle()
+        file.close()
+        assert fs.count("sync") - before == durable
+    assert fs.count("close") == 2
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_the_disk_begins_with_large_pieces_at_once(fs: Names, durable: bool) -> None:
+    """While the next bytes are made; small ones have time until the sync, and so has what need not be safe."""
+    file = PendingFile(fs, "f", durable=durable)
+    file.write(0, [b"x" * 5], 5)
+    file.write(5, [b"y" * (1 << 20), b"z"], (1 << 20) + 1)
+    file.settle()
+    started = [call.detail for call in fs.calls if call.name == "start_sync"]
+    assert started == ([f"5+{(1 << 20) + 1}"] if durable else [])
+    assert fs.count("sync") == durable and contents(fs, "f") == b"x" * 5 + b"y" * (1 << 20) + b"z"
+
+
+def test_a_sync_that_was_refused_is_never_repeated() -> None:
+    """After a refusal the system may have dropped the pages, and would say yes."""
+
+    class Refusing(Names):
+        def sync(self, file: OutputFile) -> None:
+            self._count("sync", file.path)
+            raise OSError(errno.EIO, "Input/output error")
+
+    fs = Refusing(PowerLossFS())
+    file = PendingFile(fs, "f", durable=True)
+    file.write(0, [b"x"], 1)
+    for _ in range(2):
+        with pytest.raises(OSError) as caught:
+            file.settle()
+        assert caught.value.filename == "f" and any("sync of f" in note for note in caught.value.__notes__)
+    assert fs.count("sync") == 1
+    file.close()
+
+
+def test_several_files_are_synced_at_once() -> None:
+    """Each waits for the other one's sync to begin."""
+    both = threading.Barrier(3)
+
+    class Meeting(Names):
+        def sync(self, file: OutputFile) -> None:
+            both.wait(30)
+            super().sync(file)
+
+    fs = Meeting(PowerLossFS())
+    files = [PendingFile(fs, f"f{number}", durable=True) for number in range(3)]
+    settle_all(files)
+    assert fs.count("close") == 3
+
+
+def test_one_of_several_that_fails_is_told_when_all_are_done() -> None:
+    """The others are settled all the same."""
+    fs = FaultyFS(PowerLossFS(), fail_at=5, error=errno.EIO)
+    files = [PendingFile(fs, f"f{number}", durable=True) for number in range(4)]
+    with pytest.raises(OSError) as caught:
+        settle_all(files)
+    assert caught.value.errno == errno.EIO and len(fs.fired) == 1
+    assert sum(call.name == "close" for call in fs.calls) == 3
+    for file in files:
+        file.close()
+    settle_all([])
+
+
+def refuse(error: OSError) -> Callable[[], Any]:
+    def act() -> None:
+        with doing("rename", "run/ckpt"):
+            raise error
+
+    return act
+
+
+def test_errors_of_the_system_say_call_and_path() -> None:
+    """A path that the system has named is kept; other errors pass as they are."""
+    with pytest.raises(OSError) as caught:
+        refuse(OSError(errno.EIO, "Input/output error"))()
+    assert caught.value.filename == "run/ckpt"
+    assert caught.value.__notes__ == ["the call that failed: rename of run/ckpt"]
+    with pytest.raises(OSError) as caught:
+        refuse(OSError(errno.EIO, "Input/output error", "other"))()
+    assert caught.value.filename == "other"
+    with pytest.raises(KeyError) as other, doing("rename", "run/ckpt"):
+        raise KeyError
+    assert not hasattr(other.value, "__notes__")
