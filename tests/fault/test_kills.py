@@ -14,12 +14,14 @@ from typing import Literal
 import pytest
 
 import openckpt
-from fault.histories import Save
+from fault.histories import Save, is_part, merge_of
 from fault.judging import ABSENT, read_latest, read_state
 from openckpt.storage.disk import DISK
 from openckpt.testing import count_calls, run_killed
 
 OLD, OTHER = Save("run/a", 1, manifest=True), Save("run/b", 2, manifest=True)
+
+*PARTS, MERGE = merge_of("run/b", 5, 2, manifest=True)
 
 SCENES: dict[str, tuple[tuple[Save, ...], Save]] = {
     "one-shard": ((), Save("new/run/a", 3)),
@@ -31,12 +33,13 @@ SCENES: dict[str, tuple[tuple[Save, ...], Save]] = {
     ),
     "manifest": ((OLD,), OTHER),
     "overwrite-manifest": ((OTHER, OLD), replace(OTHER, seed=7, overwrite=True)),
+    "merge": ((OLD, *PARTS), MERGE),
     "process-crash": ((OLD, OTHER), replace(OTHER, seed=8, overwrite=True, durability="process-crash")),
 }
 
 
 def at(path: Path, save: Save) -> Save:
-    return replace(save, prefix=f"{path}/{save.prefix}")
+    return replace(save, prefix=f"{path}/{save.prefix}", parts=tuple(at(path, part) for part in save.parts))
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -49,10 +52,11 @@ def test_a_kill_at_any_call_leaves_old_or_new(name: str, tmp_path: Path, report:
         at(template, old).run(DISK)
     shutil.copytree(template, here)
     calls = count_calls(at(here, save).run)
-    was = {old.prefix: read_state(DISK, f"{template}/{old.prefix}") for old in before} | {
+    seen = [old for old in before if not is_part(old)]
+    was = {old.prefix: read_state(DISK, f"{template}/{old.prefix}") for old in seen} | {
         save.prefix: read_state(DISK, f"{template}/{save.prefix}")
     }
-    latest = {before[-1].prefix if before else ABSENT, *([save.prefix] if save.manifest else [])}
+    latest = {seen[-1].prefix if seen else ABSENT, *([save.prefix] if save.manifest else [])}
     killed = {"old": 0, "new": 0}
     ways: tuple[Literal["before", "after"], ...] = ("before", "after")
     for number in range(1, calls + 1):
@@ -69,7 +73,9 @@ def test_a_kill_at_any_call_leaves_old_or_new(name: str, tmp_path: Path, report:
             newest = read_latest(DISK, str(directory)).removeprefix(f"{here}/")
             assert newest in latest, ending.replay
             assert newest == ABSENT or read_state(DISK, f"{here}/{newest}") != ABSENT, ending.replay
-            again = replace(at(here, save), seed=99, overwrite=True, manifest=True)
+            again = at(here, replace(save, seed=99, overwrite=True, manifest=True, durability="process-crash"))
+            for part in again.parts:
+                part.run(DISK)
             again.run(DISK)
             assert read_state(DISK, again.prefix) == again.state, ending.replay
             assert openckpt.latest_checkpoint(directory) == again.prefix, ending.replay

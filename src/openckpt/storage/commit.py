@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -31,11 +30,9 @@ from openckpt.errors import CheckpointWarning, ConflictError
 from openckpt.storage.pending import PendingFile, attempt, doing, has_no_links, settle_all
 from openckpt.storage.reading import FileStat
 from openckpt.storage.sweeping import Settle, sweep
-from openckpt.storage.temporary import lock_name, temporary_name
+from openckpt.storage.temporary import temporary_name
 from openckpt.storage.writable import Durability, OutputFile, WritableStore
-
-_LOCK_TRIES, _LOCK_PAUSE = 20, 0.005  # a sweeper holds a free lock for a moment
-_MANIFEST_TRIES = 2_000  # ten seconds: another prefix of the directory is updating it
+from openckpt.storage.writer_locks import release, take_lock
 
 
 class Commit:
@@ -64,7 +61,7 @@ class Commit:
         settle: Settle | None = None,
         wait: bool = False,
     ) -> None:
-        self._lock_tries = _MANIFEST_TRIES if wait else _LOCK_TRIES
+        self._wait = wait
         self.directory = directory
         self.stem = stem
         self._store = store
@@ -218,7 +215,7 @@ class Commit:
             name: its name in the directory; it has a lock of its own.
             make: its new bytes from the present ones, None where there is no such file.
         """
-        lock = self._take_lock(name, _MANIFEST_TRIES)
+        lock = take_lock(self._store, self.directory, name, wait=True)
         steps = len(self._undo)
         try:
             path = self._path(name)
@@ -234,16 +231,19 @@ class Commit:
                 self._undo_to(steps)  # while nobody else can have put his own in its place
             raise
         finally:
-            self._release(lock)
+            release(self._store, lock)
 
-    def retire(self, names: Iterable[str]) -> None:
-        """Remove files that the commit has made useless; what cannot be removed is left to a later save.
+    def retire(self, names: Iterable[str], *, settle: str | None = None) -> bool:
+        """Remove files that the commit has made useless; from here on there is no way back, whatever interrupts it.
 
-        From here on there is no way back, whatever interrupts it.
+        With ``settle``, a directory below the commit's, its names are synced behind that: for what must be gone before something
+        else goes. Returns whether everything is gone for good; what could not be removed is left to a later save.
         """
         self._undo.clear()
-        for name in names:
-            attempt(self._store.remove, self._path(name))
+        gone = [attempt(self._store.remove, self._path(name)) for name in names]
+        if settle is not None and self._durable:
+            gone.append(attempt(self._store.sync_directory, self._path(settle)))
+        return all(gone)
 
     def retire_directory(self, name: str) -> None:
         """Remove a directory that the commit has made useless, where it is empty."""
@@ -265,7 +265,7 @@ class Commit:
         for last in (False, False, True):
             self._make_directories()
             try:
-                return self._take_lock(self.stem, self._lock_tries)
+                return take_lock(self._store, self.directory, self.stem, wait=self._wait)
             except FileNotFoundError:
                 if last:
                     raise  # else: another save had made it too, failed, and took it away again
@@ -315,22 +315,6 @@ class Commit:
                 CheckpointWarning,
                 stacklevel=3,
             )
-
-    def _take_lock(self, stem: str, tries: int) -> OutputFile:
-        path = self._path(lock_name(stem))
-        for number in range(tries):
-            if number:
-                time.sleep(_LOCK_PAUSE)
-            with doing("lock", path):
-                lock = self._store.try_lock(path)
-            if lock is not None:
-                return lock
-        raise ConflictError("commit.locked", self._path(stem), "another program or thread is saving this right now")
-
-    def _release(self, lock: OutputFile) -> None:
-        # Removed while it is held: who opens it after that has opened a file without a name, and sees so.
-        attempt(self._store.remove, lock.path)
-        attempt(self._store.close, lock)
 
     def _stat(self, path: str) -> FileStat | None:
         with doing("stat", path):
@@ -409,7 +393,7 @@ class Commit:
             attempt(self._store.remove, path)
         if self._lock is not None:
             if remove_lock:
-                self._release(self._lock)
+                release(self._store, self._lock)
             else:
                 attempt(self._store.close, self._lock)
             self._lock = None

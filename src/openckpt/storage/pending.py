@@ -136,12 +136,13 @@ def _rest(buffers: Sequence[WriteBuffer], taken: int) -> Sequence[WriteBuffer]:
     return []
 
 
-def attempt(step: Callable[..., None], *arguments: Any) -> None:
-    """Run a step of tidying up: what it cannot remove is swept by the next save in the directory."""
+def attempt(step: Callable[..., object], *arguments: Any) -> bool:
+    """Run a step of tidying up and return whether it went: what cannot be removed is swept by the next save in the directory."""
     try:
         step(*arguments)
     except OSError:
-        pass
+        return False
+    return True
 
 
 def has_no_links(error: OSError) -> bool:

@@ -22,7 +22,7 @@ from typing import TypeVar
 
 from openckpt.errors import CheckpointError
 from openckpt.formats.bundle.header import header_of
-from openckpt.formats.names import INDEX_SUFFIX, parse_index_name, parse_shard_name, shard_name
+from openckpt.formats.names import INDEX_SUFFIX, is_part_file, parse_index_name, parse_shard_name, shard_name
 from openckpt.formats.sstable.table import Table
 from openckpt.storage.writable import Durability, OutputFile, WritableStore, WriteBuffer
 from openckpt.testing.calls import CallFS
@@ -149,7 +149,6 @@ class OrderFS(CallFS):
                     "manifest-behind-index",
                     f"{target} gets its name, but {directory or '.'} was not synced behind {late}",
                 )
-        self._check_removal(target, "replaced")
 
     def _check_removal(self, path: str, verb: str) -> None:
         for index, needs in self._all_needs(path).items():
@@ -271,23 +270,28 @@ class OrderFS(CallFS):
 
     def rename(self, source: str, target: str) -> None:
         """Rename over what is there."""
-        self._publish(source, target, lambda: super(OrderFS, self).rename(source, target), moved=True)
+        self._publish(source, target, lambda: super(OrderFS, self).rename(source, target), replaces=True)
 
     def rename_new(self, source: str, target: str) -> None:
         """Rename without replacing."""
-        self._publish(source, target, lambda: super(OrderFS, self).rename_new(source, target), moved=True)
+        self._publish(source, target, lambda: super(OrderFS, self).rename_new(source, target))
 
     def link(self, source: str, target: str) -> None:
         """Give a second name."""
         self._publish(source, target, lambda: super(OrderFS, self).link(source, target), moved=False)
 
-    def _publish(self, source: str, target: str, do: Callable[[], None], *, moved: bool) -> None:
+    def _publish(
+        self, source: str, target: str, do: Callable[[], None], *, moved: bool = True, replaces: bool = False
+    ) -> None:
         with self._guard:
             if self._is_final(target):
                 self._check_publication(source, target)
+                if replaces:
+                    self._check_removal(target, "replaced")
                 if target.endswith(INDEX_SUFFIX):
                     self._before_index_changes(target)
-            if moved and self._is_final(source):
+            # A merge without hard links takes the data of its parts over by renaming it, and can be run again.
+            if moved and self._is_final(source) and not is_part_file(self.split(source)[1]):
                 self._check_removal(source, "renamed")
             do()
             self._named(source, target, moved=moved)
