@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
 _NAME_BYTES = 60_000  # the length of a name in a zip is 16 bits
+_GROWTH_DIGITS = 21  # of the first side, as NumPy leaves room for
 _PADDING = 1024  # bytes that padding to the longest string may always cost
 
 
@@ -41,9 +42,12 @@ def encode_npy_header(descr: str, shape: Sequence[int]) -> bytes:
     """Return the start of a .npy member as NumPy writes it: padded so that the elements begin at a multiple of 64."""
     sizes = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}"
-    width = 2 if len(text) + 11 + 64 < 1 << 16 else 4
+    text += " " * (
+        _GROWTH_DIGITS - len(str(shape[0])) if shape else 0
+    )  # room in which NumPy may let the first side grow
+    width = 2 if len(text) + 1 + 64 < 1 << 16 else 4
     start = len(MAGIC) + 2 + width
-    text += " " * (-(start + len(text) + 1) % 64) + "\n"
+    text += " " * (64 - (start + len(text) + 1) % 64) + "\n"
     version = b"\1\0" if width == 2 else b"\2\0"
     return MAGIC + version + len(text).to_bytes(width, "little") + text.encode("ascii")
 

@@ -12,7 +12,7 @@ from math import prod
 from typing import TYPE_CHECKING, cast
 
 from openckpt.errors import CheckpointError, CorruptionError, UnsupportedError, Where
-from openckpt.formats.carried import is_same_bytes, value_of
+from openckpt.formats.carried import BLOBS, is_same_bytes, value_of
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import byte_view
 from openckpt.formats.hdf5.filters import LZF, OURS, SZIP, Filter, decode_chunk
@@ -60,7 +60,7 @@ def read_dataset(source: ByteSource, dataset: Dataset) -> Array:
 
 def check_data(source: ByteSource, report: HDF5Report, progress: Progress | None = None) -> Iterator[Problem]:
     """Yield what goes wrong when every dataset that is packed in some way is read; plain runs have no checksum to check."""
-    packed = [d for d in report.datasets if d.refusal is None and (d.text is not None or d.storage == "chunked")]
+    packed = [d for d in report.datasets if d.refusal is None and _is_packed(d)]
     for number, dataset in enumerate(packed):
         if progress is not None:
             progress("checking HDF5 chunks", number, len(packed))
@@ -68,6 +68,11 @@ def check_data(source: ByteSource, report: HDF5Report, progress: Progress | None
             read_dataset(source, dataset)
         except CheckpointError as error:
             yield problem_of(error)
+
+
+def _is_packed(dataset: Dataset) -> bool:
+    blob = dataset.carried is not None and dataset.carried.dtype in BLOBS
+    return blob or dataset.text is not None or dataset.storage == "chunked"
 
 
 def _raw(source: ByteSource, dataset: Dataset, where: Where) -> Array:
