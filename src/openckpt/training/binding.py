@@ -145,10 +145,10 @@ class _Matching:
                     value = slots.get(variable.object, record.name)
                     if value is None:
                         value = slots.create(variable.object, record.name)
-                if value is None:
+                if value is None or optimizer is None or variable is None:
                     found.slots.append(record)
                     continue
-                node = self._live.find(value) or self._live.add_slot(value)
+                node = self._live.add_slot(value, optimizer, record.name, variable)
                 if node is not None:
                     self._bind(record.node_id, node)
 

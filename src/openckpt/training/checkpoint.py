@@ -16,7 +16,7 @@ from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import bind
 from openckpt.training.leaves import refusal_of
 from openckpt.training.live import Identity, LiveGraph
-from openckpt.training.recording import FULL_GRAPH_KEY, record
+from openckpt.training.recording import FULL_GRAPH_KEY, record, values_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
 from openckpt.training.status import SAVE_COUNTER, CheckpointLoadStatus, InitializationOnlyStatus, is_counter
 from openckpt.training.tracking import VARIABLE_VALUE, Child, View
@@ -151,7 +151,7 @@ class Checkpoint:
         self, path: str, overwrite: bool, newest: bool, durability: Durability, store: WritableStore | None
     ) -> SavedPath:
         recorded = record(self._live())
-        values: dict[str, Any] = {key: leaf.value() for key, leaf in recorded.leaves.items()}
+        values = values_of(recorded, path)
         if recorded.full_graph is not None:
             values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
         values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
@@ -211,7 +211,6 @@ class Checkpoint:
         replaced = replace_objects(live, changed)
         restored: set[Identity] = {bound.node.identity(replaced) for bound in values}
         restored |= {node.identity(replaced) for node in binding.absorbed}
-        restored |= {child.identity(replaced) for node in binding.absorbed for _, child, _ in node.children}
         status = CheckpointLoadStatus(path, graph, binding, self._live, restored, keep=(live.keep(), replaced))
         self._warn(status, partial=partial)
         return status
@@ -219,7 +218,7 @@ class Checkpoint:
     def _check_matched(
         self, stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, bound: set[Any], *, partial: bool
     ) -> None:
-        variables = [node for node in live.nodes if node.view.leaves and not is_counter(node)]
+        variables = [node for node in live.holders() if not is_counter(node)]
         if partial or not variables or any(node in bound for node in variables):
             return
         names = [child.local_name for child in graph.nodes[0].children if child.local_name != SAVE_COUNTER]

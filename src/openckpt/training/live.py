@@ -7,7 +7,8 @@ TensorFlow's nor Keras's objects in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
@@ -19,10 +20,13 @@ from openckpt.training.tracking import Bare, Leaf, View
 Identity: TypeAlias = tuple[int, str]
 
 
+_NO_NAMES: Mapping[str, LiveNode] = {}
+
+
 class LiveNode:
     """One live object: its view, its edges to other nodes, and the way to it."""
 
-    __slots__ = ("children", "names", "number", "object", "parent", "view")
+    __slots__ = ("children", "names", "number", "object", "parent", "slot", "view")
 
     def __init__(self, number: int, value: object, view: View, parent: tuple[LiveNode, str] | None) -> None:
         self.number = number
@@ -30,13 +34,20 @@ class LiveNode:
         self.view = view
         self.parent = parent
         """``(node, name)`` of the first edge that led here; None of the root"""
-        self.children: list[tuple[str, LiveNode, bool]] = []
+        self.slot: tuple[LiveNode, str, LiveNode] | None = None
+        """``(optimizer, name, variable)`` of a slot, which no edge leads to"""
+        self.children: Sequence[tuple[str, LiveNode, bool]] = ()
         """``(name, node, whether stock TensorFlow tracks this edge)``"""
-        self.names: dict[str, LiveNode] = {}
+        self.names: Mapping[str, LiveNode] = _NO_NAMES
 
     def leaf(self, attribute: str) -> Leaf | None:
         """Return the value of this object that is called ``attribute``."""
         return next((leaf for leaf in self.view.leaves if leaf.attribute == attribute), None)
+
+    @property
+    def is_part(self) -> bool:
+        """Whether this is a piece of its parent's state, which comes and goes with it."""
+        return self.parent is not None and self.parent[0].view.absorb is not None
 
     def path(self) -> list[str]:
         """Return the names on the first way from the root."""
@@ -59,8 +70,14 @@ class LiveNode:
         return id(now.get(self, self.object)), ""
 
     def label(self) -> str:
-        """Return the readable name: ``(root).model.dense``."""
+        """Return the readable name: ``(root).model.dense``, ``(root).opt's state 'm' for (root).w``."""
+        if self.slot is not None:
+            optimizer, name, variable = self.slot
+            return f"{optimizer.label()}'s state '{name}' for {variable.label()}"
         return ".".join(["(root)", *self.path()])
+
+
+_GONE = View("released")
 
 
 class LiveGraph:
@@ -83,6 +100,10 @@ class LiveGraph:
         return node
 
     def _walk(self, node: LiveNode) -> None:
+        if not node.view.children:
+            return
+        children: list[tuple[str, LiveNode, bool]] = []
+        names: dict[str, LiveNode] = {}
         for name, value, stock in node.view.children:
             target = self._by_object.get(id(value))
             if target is None:
@@ -97,8 +118,28 @@ class LiveGraph:
                         "state_dict",
                     )
                 target = self._add(value, view, (node, name))
-            node.children.append((name, target, stock))
-            node.names.setdefault(name, target)
+            children.append((name, target, stock))
+            names.setdefault(name, target)
+        node.children, node.names = children, names
+
+    def release(self) -> None:
+        """Let go of all objects; of no use afterwards.
+
+        Its nodes refer to each other in cycles, which would keep values alive that the program has long replaced.
+        """
+        for node in self.nodes:
+            node.children, node.names, node.view = (), _NO_NAMES, _GONE
+        self.nodes.clear()
+        self._by_object.clear()
+
+    def settle(self, replaced: Mapping[LiveNode, object]) -> None:
+        """Remember the new objects of nodes in the place of the old, and no old value."""
+        for node in self.nodes:
+            if node in replaced:
+                node.object = replaced[node]
+                node.view = View(node.view.kind, family=node.view.family)
+            elif any(child in replaced for _, child, _ in node.children):
+                node.view = dataclasses.replace(node.view, children=())
 
     def keep(self) -> list[object]:
         """Return every object, so that none of their ids is given away while somebody remembers them."""
@@ -122,10 +163,22 @@ class LiveGraph:
             node = None if node is None else node.names.get(name)
         return None if node is None else node.object
 
-    def add_slot(self, value: object) -> LiveNode | None:
-        """Return the node of a slot variable, which no edge leads to; None where it is an ordinary node of the graph."""
+    def add_slot(self, value: object, optimizer: LiveNode, name: str, variable: LiveNode) -> LiveNode | None:
+        """Return the node of a slot, made where it is none yet; None where nobody can save such a thing."""
+        node = self.find(value)
+        if node is not None:
+            return node
         view = view_of(value)
-        return None if view is None or id(value) in self._by_object else self._add(value, view, None)
+        if view is None:
+            return None
+        node = self._add(value, view, None)
+        node.slot = (optimizer, name, variable)
+        return node
+
+    def holders(self) -> list[LiveNode]:
+        """Return every object that has values of its own: slots too, pieces of another one's state not."""
+        slot_nodes(self.nodes, self)
+        return [node for node in self.nodes if node.view.leaves and not node.is_part]
 
     def leaves(self) -> Iterator[tuple[LiveNode, Leaf]]:
         """Yield every value of every object."""
@@ -183,7 +236,7 @@ def slot_nodes(nodes: Iterable[LiveNode], graph: LiveGraph) -> list[tuple[LiveNo
         for name in slots.names():
             for variable in own:
                 value = slots.get(variable.object, name) if variable.view.leaves else None
-                node = None if value is None else (graph.add_slot(value) or graph.find(value))
+                node = None if value is None else graph.add_slot(value, optimizer, name, variable)
                 if node is not None:
                     found.append((optimizer, name, variable, node))
     return found

@@ -6,6 +6,9 @@ b"\\x00"                                          {"!bytes": "AA=="}
 nan, 1+2j                                        {"!float": "nan"}, {"!complex": [1.0, 2.0]}
 {0: "a"} and keys that begin with "!"            {"!dict": [[0, "a"]]}
 numpy.array(...)                                 {"!array": "path/to/it"}, the array itself is a child of the node
+numpy.float32(3)                                 {"!number": "path/to/it"}, the same with an array of rank 0
+torch.ones(3), jax.numpy.ones(3)                 {"!torch": "path/to/it"}, {"!jax": "path/to/it"}
+Counter(...)                                     {"!counter": [[element, count]]}
 """
 
 from __future__ import annotations
@@ -13,7 +16,10 @@ from __future__ import annotations
 import base64
 import json
 import math
+import sys
+from collections import Counter
 from collections.abc import Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from openckpt.errors import CorruptionError, UnsupportedError, Where
@@ -46,6 +52,10 @@ def _plain(value: object, path: tuple[str, ...], arrays: dict[str, Array], where
         return {"!complex": [repr(value.real), repr(value.imag)]}
     if len(path) > _DEEPEST:
         raise _refusal(value, path, where, "is nested too deeply")
+    if isinstance(value, Counter):
+        return {
+            "!counter": [[_plain(key, path, arrays, where), _plain(n, path, arrays, where)] for key, n in value.items()]
+        }
     if isinstance(value, Mapping):
         names = [str(key) for key in value]
         simple = all(type(key) is str and not key.startswith("!") for key in value)
@@ -57,30 +67,43 @@ def _plain(value: object, path: tuple[str, ...], arrays: dict[str, Array], where
     if isinstance(value, (list, tuple)):
         items = [_plain(item, (*path, str(n)), arrays, where) for n, item in enumerate(value)]
         return items if isinstance(value, list) else {"!tuple": items}
-    array = _as_array(value)
+    kind, array = _as_array(value)
     if array is not None:
         name = "/".join(path) or "value"
         if name in arrays:
             raise _refusal(value, path, where, "shares its path with another array")
         arrays[name] = array
-        return {"!array": name}
+        return {kind: name}
     raise _refusal(value, path, where, "can be saved neither as JSON nor as an array")
 
 
-def _as_array(value: object) -> Array | None:
+_FRAMEWORKS = {"!torch": "torch", "!jax": "jax"}
+"""tag -> the package whose arrays it stands for; ``adapters/<package>_values.py`` turns them into NumPy's and back"""
+
+
+def _as_array(value: object) -> tuple[str, Array | None]:
+    """Return ``(tag, array)`` of an array of any framework, None where this is none or one that cannot be stored."""
     import numpy as np
 
-    if isinstance(value, np.generic):
-        return np.asarray(value)
-    if isinstance(value, np.ndarray):
-        return value if value.dtype.kind not in "OMmV" or value.dtype.isbuiltin == 2 else None
+    if isinstance(value, (np.generic, np.ndarray)):
+        array = np.asarray(value)
+        storable = array.dtype.kind not in "OMmV" or array.dtype.isbuiltin == 2
+        return "!array" if isinstance(value, np.ndarray) else "!number", array if storable else None
+    roots = {base.__module__.partition(".")[0].removesuffix("lib") for base in type(value).__mro__}
+    for tag, package in _FRAMEWORKS.items():
+        if package in roots and hasattr(value, "dtype"):
+            values = _values_of(package)
+            return tag, None if values.why_not_stored(value) else values.to_array(value)
     if hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape"):
-        detached = value.detach().cpu() if hasattr(value, "detach") else value
         try:
-            return np.asarray(detached)
+            return "!array", np.asarray(value)
         except (TypeError, RuntimeError):
-            return None
-    return None
+            pass
+    return "", None
+
+
+def _values_of(package: str) -> Any:
+    return import_module(f"openckpt.training.adapters.{package}_values")
 
 
 def _refusal(value: object, path: tuple[str, ...], where: Where, why: str) -> UnsupportedError:
@@ -120,6 +143,14 @@ def _value(plain: Any, arrays: Mapping[str, Array]) -> Any:
                 return {_hashable(_value(key, arrays)): _value(item, arrays) for key, item in held}
             case "!array":
                 return arrays[held]
+            case "!number":
+                return arrays[held][()]
+            case "!counter":
+                return Counter({_hashable(_value(key, arrays)): _value(count, arrays) for key, count in held})
+            case "!torch" | "!jax":
+                package = _FRAMEWORKS[tag]
+                # A program without the framework gets NumPy's arrays.
+                return _values_of(package).from_array(arrays[held]) if package in sys.modules else arrays[held]
             case _ if tag.startswith("!"):
                 raise ValueError(f"unknown kind {tag!r}")
     return {key: _value(item, arrays) for key, item in plain.items()}

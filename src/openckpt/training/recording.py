@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from openckpt.errors import UnsupportedError, Where
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.objectnodes import Attribute, Child, Node, SlotVariable
 from openckpt.formats.objectpaths import ATTRIBUTES, SLOTS, escape_name
@@ -37,7 +39,7 @@ class Recorded:
 
 
 def record(live: LiveGraph) -> Recorded:
-    """Return keys, values and graphs of live objects. Variables without a value yet have no key."""
+    """Return keys, values and graphs of live objects. Variables without a value yet are nodes without an attribute."""
     leaves: dict[str, Leaf] = {}
     keys: dict[Leaf, str] = {}
     stock = list(live.stock)
@@ -48,6 +50,23 @@ def record(live: LiveGraph) -> Recorded:
         return Recorded(leaves, graph, None)
     full = _record(live, everything, _all_children, OWN_PREFIX, leaves, keys)
     return Recorded(leaves, graph, full)
+
+
+def values_of(recorded: Recorded, path: str) -> dict[str, Any]:
+    """Return what is to be stored under ``path`` by key: arrays on the host, maybe the live memory itself.
+
+    Raises:
+        UnsupportedError: something has no value that could be stored (``training.*``).
+    """
+    values: dict[str, Any] = {}
+    for key, leaf in recorded.leaves.items():
+        try:
+            values[key] = leaf.value()
+        except UnsupportedError as error:
+            if error.where.key is None:
+                error.where = Where(path, key)
+            raise
+    return values
 
 
 def _all_children(node: LiveNode) -> list[tuple[str, LiveNode]]:
@@ -79,10 +98,10 @@ def _record(
         for leaf in node.view.leaves:
             key = keys.get(leaf)
             if key is None:
-                key = f"{prefix}{paths[node]}/{ATTRIBUTES}/{escape_name(leaf.attribute)}"
-                if leaf.spec() is not None:
-                    keys[leaf] = key
-                    leaves[key] = leaf
+                if leaf.spec() is None:
+                    continue  # stock TensorFlow restores nothing from a graph that names a key that is not there
+                key = keys[leaf] = f"{prefix}{paths[node]}/{ATTRIBUTES}/{escape_name(leaf.attribute)}"
+                leaves[key] = leaf
             own.append(Attribute(leaf.attribute, leaf.full_name, key))
         attributes.append(tuple(own))
     edges = [tuple(Child(ids[child], name) for name, child in children(node)) for node in nodes]

@@ -120,7 +120,7 @@ class CheckpointLoadStatus:
         """What was matched and what was not, as it stands now."""
         live = self._live()
         unbound = self._unbound(live)
-        counted = [node for node in live.nodes if node.view.leaves and not is_counter(node)]
+        counted = [node for node in live.holders() if not is_counter(node)]
         return RestoreReport(
             self.path,
             len([node for node in counted if node not in unbound]),
@@ -138,7 +138,7 @@ class CheckpointLoadStatus:
         return NotMatchedError("training.not-matched", self.path, message)
 
     def _unbound(self, live: LiveGraph) -> list[LiveNode]:
-        return [node for node in live.nodes if node.view.leaves and node.identity() not in self._restored]
+        return [node for node in live.holders() if node.identity() not in self._restored]
 
     def _unresolved(self) -> list[str]:
         bound = self._binding.nodes

@@ -12,7 +12,7 @@ replaces it - or, where the parent cannot be changed either, is itself rebuilt, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -124,8 +124,8 @@ class View:
             holds them: itself, or a new one.
         absorb: of objects whose state is one piece (``state_dict``, random generators): gets the decoded `PY_STATE` and the
             arrays of the nodes below by name, all as the file has them, and returns the object that holds the state.
-        waits: tells the adapter that values wait for children of this object that do not exist yet; called with the names
-            and a function to call when some may have come. None where nothing can come later.
+        waits: asks to be told when this object may have got new children, for whose values somebody waits; gets the function to
+            call then, and returns the one that ends it. None where the next walk is early enough.
         examine: of the same objects: gets the stored `PY_STATE` before anything is assigned, and the specs of the nodes below by
             name; returns why `absorb` could not take that, or None.
         walked: is called when the whole program has been walked, for state that names other objects by their places.
@@ -137,13 +137,15 @@ class View:
     leaves: Sequence[Leaf] = ()
     slots: Slots | None = None
     replace: Callable[[Mapping[str, object]], object] | None = None
-    waits: Callable[[Iterable[str], Callable[[], None]], None] | None = None
+    waits: Callable[[Callable[[], None]], Callable[[], None]] | None = None
     absorb: Callable[[Any, Mapping[str, Array]], object] | None = None
     examine: Callable[[bytes, Mapping[str, TensorSpec]], str | None] | None = None
     walked: Callable[[Places], None] | None = None
     refused: str = ""
     is_optimizer: bool = False
     """people forget to name these"""
+    is_optional: bool = False
+    """state that programs do without, as metrics and seeds: no loss where a file of stock TensorFlow does not have it"""
     family: Family = "other"
     """how stock TensorFlow would take such an object"""
 
