@@ -78,8 +78,8 @@ def update_checkpoint_state(
         latest_filename: name of the manifest, ``checkpoint`` when not given.
         all_model_checkpoint_timestamps: seconds since 1970, one per path.
         last_preserved_timestamp: seconds since 1970.
-        save_relative_paths: store paths relative to the directory, so that it can be moved. When False, absolute paths
-            stay as given, and relative ones become relative to the directory where that is relative too (formats 4.2).
+        save_relative_paths: store absolute paths relative to the directory, so that it can be moved; else they stay as
+            given. Relative paths become relative to the directory where that is relative too (formats 4.2).
         durability: see `openckpt.save`.
         store: where to write; the local disk when not given.
 
@@ -92,6 +92,7 @@ def update_checkpoint_state(
     store = DISK if store is None else store
     name = MANIFEST_NAME if latest_filename is None else latest_filename
     directory, newest = os.fsdecode(save_dir), os.fsdecode(model_checkpoint_path)
+    directory = directory.rstrip("/") or directory[:1]
     paths = list(map(os.fsdecode, all_model_checkpoint_paths or ()))
     if not paths or paths[-1] != newest:
         paths.append(newest)
@@ -107,7 +108,10 @@ def update_checkpoint_state(
 
 
 def _as_entry(directory: str, path: str, *, relative: bool) -> str:
-    """Return a path as the manifest of a directory has it; both are made absolute first, where TensorFlow goes wrong."""
-    if not relative and (os.path.isabs(path) or os.path.isabs(directory)):
+    """Return a path as the manifest of a directory has it (formats 4.2)."""
+    if os.path.isabs(directory):
+        return os.path.relpath(path, directory) if relative and os.path.isabs(path) else path
+    if os.path.isabs(path) and not relative:
         return path
+    # Both made absolute first: TensorFlow makes an absolute path relative twice here, and it then leads elsewhere.
     return os.path.relpath(os.path.abspath(path), os.path.abspath(directory or "."))
