@@ -26,6 +26,14 @@ NEEDS = {
         "the development corpus is not there: no checkpoint that strangers wrote was read",
         "put it at ../shared/corpus beside the checkout, or set OPENCKPT_CORPUS=DIRECTORY",
     ),
+    "torch": (
+        "PyTorch is not installed: no live module or optimizer of it was saved and restored",
+        "pip install -e '.[interop]'",
+    ),
+    "jax": (
+        "JAX, Flax or optax is not installed: no live program of theirs was saved and restored",
+        "pip install -e '.[interop]'",
+    ),
 }
 """marker -> why its tests are skipped where the need is not met, and the remedy"""
 
@@ -33,9 +41,10 @@ NEEDS = {
 @functools.cache
 def absent() -> frozenset[str]:
     """Return which of `NEEDS` this machine cannot meet."""
-    missing = set()
-    if any(importlib.util.find_spec(name) is None for name in ("tensorflow", "tf_keras", "keras")):
-        missing.add("interop")
+    packages = {"interop": ("tensorflow", "tf_keras", "keras"), "torch": ("torch",), "jax": ("jax", "flax", "optax")}
+    missing = {
+        need for need, names in packages.items() if any(importlib.util.find_spec(name) is None for name in names)
+    }
     if not (CORPUS / "corpus.json").is_file():
         missing.add("corpus")
     return frozenset(missing)

@@ -8,6 +8,16 @@ CODES: dict[str, Code] = {
         "This object holds nothing that a checkpoint could store: no arrays, numbers, text or containers of them.",
         "leave it out, give its attribute a leading underscore, or give it state_dict and load_state_dict",
     ),
+    "training.no-value": Code(
+        "error",
+        "A meta tensor, a jax.ShapeDtypeStruct: an abstract object has a shape and a type, and no values to save.",
+        "restore a checkpoint into it first, or build the program without abstract objects",
+    ),
+    "training.parameter-elsewhere": Code(
+        "error",
+        "An optimizer changes a parameter that the Checkpoint does not have: nothing would say whose state that is.",
+        "give the Checkpoint the model too: openckpt.Checkpoint(model=model, optimizer=optimizer)",
+    ),
     "training.not-plain": Code(
         "error",
         "Python state is stored as JSON and arrays, and never pickled; this value is neither.",
