@@ -59,8 +59,9 @@ class Memory:
                 if self._fits(wanted):
                     break
                 self._make_room()
+            buffer = np.empty(wanted, np.uint8)
             self._taken.append(wanted)
-        return np.empty(wanted, np.uint8)
+        return buffer
 
     def give(self, buffer: Bytes) -> None:
         """Take back a buffer for the next taker."""

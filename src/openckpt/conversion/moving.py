@@ -21,7 +21,7 @@ from openckpt.errors import Where
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.workers import compute_ahead
-from openckpt.limits import MIB, OBJECT_BYTES
+from openckpt.limits import MIB, OBJECT_BYTES, no_memory
 from openckpt.writing.values import Stored, encode
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _judge(ckpt: CheckpointReader, row: Row) -> _Item:
     dtype = BY_NAME[spec.dtype]
     source = spec.size * dtype.itemsize
     extents = ckpt.locate(row.key) if dtype.is_numeric and spec.dtype not in _NARROW else ()
-    if len(extents) == 1:
+    if len(extents) == 1 and extents[0].nbytes == source:
         room = max(source, spec.size * BY_NAME[row.dtype].itemsize)
         plain = row.dtype == spec.dtype and spec.dtype != "bool" and not _is_swapped(ckpt)
         return _Item(row, True, extents[0].crc if plain else None, -(-room // _ALIGNMENT) * _ALIGNMENT)
@@ -179,7 +179,10 @@ def _load(
         memory.reserve(_room(batch))
         values = ckpt.read_many([item.row.key for item in batch], threads=1)
         return None, [_finish(item, values[item.row.key], None, casting, ckpt.prefix) for item in batch]
-    buffer = memory.take(_room(batch))
+    try:
+        buffer = memory.take(_room(batch))
+    except MemoryError:
+        raise no_memory(Where(ckpt.prefix, batch[0].row.key), "a tensor of this size") from None
     out: dict[str, Array] = {}
     places: list[Bytes] = []
     at = 0

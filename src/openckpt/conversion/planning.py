@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from openckpt.conversion.result import TargetFormat
 from openckpt.errors import NotFoundError, UnsupportedError, Where, shown
 from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.flat import checked_shape
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 from openckpt.limits import DEFAULT_LIMITS
 
@@ -74,6 +75,7 @@ def plan_conversion(
         NotFoundError: the filters leave nothing (``convert.nothing``).
         UnsupportedError: a tensor that cannot be read (``convert.unreadable``), or a key that the target cannot hold
             (``convert.key``).
+        LimitError: a shape that no array can have.
     """
     rows: list[Row] = []
     filtered: list[str] = []
@@ -85,6 +87,7 @@ def plan_conversion(
         elif spec.dtype not in BY_NAME or spec.dtype == "resource" or spec.shape is None:
             unreadable.append(key)
         else:
+            checked_shape(spec, Where(ckpt.prefix, key))
             rows.append(Row(key, spec, casts.get(spec.dtype, spec.dtype)))
     if unreadable:
         message = f"{len(unreadable)} tensors cannot be read: {shown(unreadable)}"
