@@ -7,6 +7,7 @@ wider one the tensor lies at the end of the memory that the results will fill. O
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from openckpt.conversion.result import CastReport
@@ -100,7 +101,7 @@ class Casting:
                     if not np.array_equal(piece, cast) or np.any(np.less(piece, 0) != np.less(cast, 0)):
                         message = f"a value of this tensor does not fit into {target}"
                         raise UnsupportedError("convert.cast", where, message)
-                else:
+                elif kind.itemsize <= array.dtype.itemsize:  # a wider type of the same kind holds every value
                     error, lost = _difference(piece, cast)
                     largest, overflows = max(largest, error), overflows + lost
             result[at : at + _PIECE] = cast
@@ -128,11 +129,12 @@ def _difference(before: Array, after: Array) -> tuple[float, int]:
     wide: type[np.generic] = np.float64 if 8 in (before.dtype.itemsize, after.dtype.itemsize) else np.float32
     if before.dtype.kind == "c":
         wide = np.complex128
-    old, new = before.astype(wide), after.astype(wide)
+    old, new = before.astype(wide, copy=False), after.astype(wide)
+    error = float(np.max(np.abs(np.subtract(old, new, out=new)), initial=0.0))
+    if isfinite(error):  # as nearly always: so is everything on both sides
+        return error, 0
+    new = after.astype(wide)
     finite = np.isfinite(old)
     kept = finite & np.isfinite(new)
     overflows = int(np.count_nonzero(finite) - np.count_nonzero(kept))
-    if overflows or not kept.all():
-        old, new = old[kept], new[kept]
-    error = float(np.max(np.abs(old - new), initial=0.0))
-    return error, overflows
+    return float(np.max(np.abs(old[kept] - new[kept]), initial=0.0)), overflows
