@@ -257,7 +257,7 @@ def test_the_state_is_tensorflow_s_byte_for_byte(tf: Any, tmp_path: Path, monkey
                     options |= {"all_model_checkpoint_timestamps": at, "last_preserved_timestamp": preserved}
                     update(directory, newest, kept if kept is None else list(kept), **options)
                 else:
-                    update(*arguments, **options)
+                    update(*arguments, durability="process-crash", **options)
             except ValueError:
                 outcomes.append(ValueError)
                 refused += 1
