@@ -178,6 +178,48 @@ def check_requests(
     yield from sorted(bad, key=lambda item: (item[0].source.path, item[0].offset))
 
 
+def prove_requests(requests: Sequence[Request], *, mismatch: OnMismatch) -> None:
+    """Read the bytes of requests for nothing but their checksums; raises what ``mismatch`` makes for the first wrong one.
+
+    Neighbours are read together, large tensors in pieces: no more than 1 MiB of memory per worker.
+    """
+    runs = list(_runs(requests, range(len(requests)), _CHUNK))
+    work: Work = []
+    batch: list[list[int]] = []
+    nbytes = 0
+    for run in runs:
+        batch.append(run)
+        nbytes += _run_end(requests, run) - requests[run[0]].offset
+        if nbytes >= _RUN:
+            work.append((nbytes, _proof(requests, batch, mismatch)))
+            batch, nbytes = [], 0
+    if batch:
+        work.append((nbytes, _proof(requests, batch, mismatch)))
+    _begin(requests)
+    run_all(work, None)
+
+
+def _proof(requests: Sequence[Request], runs: list[list[int]], mismatch: OnMismatch) -> Callable[[], None]:
+    def run() -> None:
+        scratch = memoryview(bytearray(2 * _CHUNK))
+        for numbers in runs:
+            first = requests[numbers[0]]
+            size = _run_end(requests, numbers) - first.offset
+            if size > len(scratch):  # one large tensor, or a hostile index whose tensors overlap
+                computed = [_hash(requests[number], scratch[:_CHUNK]) for number in numbers]
+            else:
+                first.source.read_into(first.offset, scratch[:size])
+                computed = []
+                for number in numbers:
+                    at = requests[number].offset - first.offset
+                    computed.append(crc32c(scratch[at : at + requests[number].nbytes]))
+            for number, crc in zip(numbers, computed, strict=True):
+                if crc != requests[number].crc:
+                    raise mismatch(requests[number], crc)
+
+    return run
+
+
 def _begin(requests: Iterable[Request]) -> None:
     """Touch every source on the calling thread.
 
@@ -220,8 +262,8 @@ def _large_read(request: Request, target: memoryview, mismatch: OnMismatch) -> C
     return run
 
 
-def _runs(requests: Sequence[Request], numbers: Iterable[int]) -> Iterator[list[int]]:
-    """Group requests that lie next to each other in one file, in file order."""
+def _runs(requests: Sequence[Request], numbers: Iterable[int], most: int = _RUN) -> Iterator[list[int]]:
+    """Group requests that lie next to each other in one file, in file order, up to about ``most`` bytes."""
     run: list[int] = []
     source: ByteSource | None = None
     start = end = 0
@@ -229,7 +271,7 @@ def _runs(requests: Sequence[Request], numbers: Iterable[int]) -> Iterator[list[
     for _, offset, number in places:
         request = requests[number]
         stop = offset + request.nbytes
-        if run and (request.source is not source or offset - end > _GAP or stop - start > _RUN):
+        if run and (request.source is not source or offset - end > _GAP or stop - start > most):
             yield run
             run = []
         if not run:

@@ -6,7 +6,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, ValuesView
-from typing import TYPE_CHECKING, TypeVar, overload
+from typing import TYPE_CHECKING, Protocol, TypeVar, overload, runtime_checkable
 
 from openckpt.errors import CheckpointError, Where
 from openckpt.formats.names import parse_v1_shard_name, step_of
@@ -23,6 +23,13 @@ Value = TypeVar("Value")
 Default = TypeVar("Default")
 
 _UNSET = object()
+
+
+@runtime_checkable
+class _Checking(Protocol):
+    """A format's reader that can check tensors without making arrays of them."""
+
+    def check_many(self, keys: Iterable[str]) -> None: ...
 
 
 class _ByKey(Mapping[str, Value]):
@@ -218,6 +225,22 @@ class CheckpointReader(_ByKey["Array"]):
             if keys is None:
                 keys = reader.keys() if out is None else out.keys()
             return reader.read_many(keys, out=out, threads=threads, verify=self.verify if verify is None else verify)
+        finally:
+            self._leave()
+
+    def check_many(self, keys: Iterable[str]) -> None:
+        """Read tensors for nothing but their checksums, faster and in less memory than `read_many`.
+
+        Raises:
+            NotFoundError, CorruptionError, ConflictError: as `read`, for the first key that has no value to give.
+        """
+        reader = self._enter()
+        try:
+            if isinstance(reader, _Checking):
+                reader.check_many(keys)
+                return
+            for key in keys:  # formats without a way of their own keep to one tensor at a time
+                reader.read(key)
         finally:
             self._leave()
 

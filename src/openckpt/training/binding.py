@@ -23,6 +23,8 @@ class Bound(NamedTuple):
     node: LiveNode
     leaf: Leaf
     node_id: int
+    is_optional: bool = False
+    """whether the file need not have the tensor"""
 
 
 class Deferred(NamedTuple):
@@ -114,15 +116,15 @@ class _Matching:
     def _bind(self, node_id: int, live: LiveNode) -> None:
         found = self._found
         found.nodes[node_id] = live
-        first = live not in self._taken
+        if live in self._taken:
+            return  # an object is read once, from the first node that leads to it
         self._taken.add(live)
         for attribute in self._nodes[node_id].attributes:
             leaf = live.leaf(attribute.name)
-            if leaf is None:
-                if not attribute.is_optional:
-                    found.unused.append((node_id, attribute.name))
-            elif first:
-                found.values.append(Bound(attribute.checkpoint_key, live, leaf, node_id))
+            if leaf is not None:
+                found.values.append(Bound(attribute.checkpoint_key, live, leaf, node_id, attribute.is_optional))
+            elif not attribute.is_optional:
+                found.unused.append((node_id, attribute.name))
 
     def _absorb(self, node_id: int, live: LiveNode) -> None:
         """Bind everything below a node to the object whose state is one piece."""
@@ -138,6 +140,8 @@ class _Matching:
         for variable_id, records in self._slots_of.items():
             variable = found.nodes.get(variable_id)
             for record in records:
+                if record.node_id in found.nodes:
+                    continue
                 optimizer = found.nodes.get(record.optimizer_id)
                 slots = None if optimizer is None else optimizer.view.slots
                 value = None

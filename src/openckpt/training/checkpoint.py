@@ -203,15 +203,14 @@ class Checkpoint:
             graph = _graph_of(stored)
             live = self._live()
             binding = bind(graph, live)
-            values = check_values(stored, binding, cast=cast)
-            self._check_matched(stored, graph, live, {bound.node for bound in values}, partial=partial)
-            prove_values(stored, values)
-            changed = assign_values(stored, live, binding, values)
+            checked = check_values(stored, binding, cast=cast)
+            self._check_matched(stored, graph, live, checked.nodes(), partial=partial)
+            prove_values(stored, checked)
+            changed = assign_values(stored, checked)
             self.restored_step = stored.step
-        replaced = replace_objects(live, changed)
-        restored: set[Identity] = {bound.node.identity(replaced) for bound in values}
-        restored |= {node.identity(replaced) for node in binding.absorbed}
-        status = CheckpointLoadStatus(path, graph, binding, self._live, restored, keep=(live.keep(), replaced))
+        live.settle(replace_objects(live, changed))
+        restored: set[Identity] = {node.identity() for node in checked.nodes()}
+        status = CheckpointLoadStatus(path, graph, binding, self._live, restored, keep=live.keep())
         self._warn(status, partial=partial)
         return status
 

@@ -9,6 +9,7 @@ from openckpt.formats.spec import TensorSpec
 from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE
 
 if TYPE_CHECKING:
+    from openckpt.errors import Where
     from openckpt.formats.spec import Array
 
 
@@ -55,6 +56,11 @@ class ArrayLeaf:
     attribute = VARIABLE_VALUE
     full_name = ""
 
+    @property
+    def in_place(self) -> bool:
+        """Whether the array can be written."""
+        return self._array.flags.writeable
+
     def __init__(self, array: Array) -> None:
         self._array = array
         self._spec = spec_of_array(array)
@@ -98,6 +104,7 @@ class NumberLeaf:
 
     __slots__ = ("_value",)
 
+    in_place = False
     attribute = VARIABLE_VALUE
     full_name = ""
 
@@ -141,6 +148,7 @@ class TextLeaf:
 
     __slots__ = ("_value",)
 
+    in_place = False
     attribute = PY_STATE
     full_name = ""
 
@@ -150,6 +158,15 @@ class TextLeaf:
     def spec(self) -> TensorSpec | None:
         """Return the spec of a scalar string."""
         return TensorSpec("string", (), None)
+
+    def examine(self, text: bytes, where: Where) -> str | None:
+        """Return why what is stored is no text; raises CorruptionError where it is no JSON of ours."""
+        from openckpt.training.pystate import decode_state
+
+        stored = decode_state(text, {}, where)
+        if stored is None or isinstance(stored, (str, bytes)):
+            return None
+        return f"a {type(stored).__name__} in the file, {'None' if self._value is None else 'text'} in the program"
 
     def value(self) -> Any:
         """Return the JSON."""

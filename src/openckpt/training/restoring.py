@@ -1,8 +1,10 @@
 """Putting stored values into live objects: everything is checked before the first assignment.
 
-    1  every bound value: is the key there, do dtype and shape fit, does the checksum hold      nothing is assigned yet
-    2  values are read again, into the objects' own memory where they have it, and assigned
-    3  objects that could not be changed are replaced in what holds them, up to something that can be changed
+    1  every bound value: is the key there, do dtype and shape fit, does the text parse, can it be     nothing is assigned yet
+       put where it belongs, does its checksum hold
+    2  objects whose state is one piece get it first, because only they can still refuse; then they are put back as they were
+    3  values are read again, into the objects' own memory where they have it, and assigned
+    4  objects that could not be changed are replaced in what holds them, up to something that can be changed
 
 Both passes read one opened checkpoint. Should the file change in between, the second checksum notices, and the error names
 what had been assigned.
@@ -11,12 +13,15 @@ what had been assigned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from openckpt.errors import CheckpointError, MismatchError, NotFoundError, Where, shown
+from openckpt.errors import MismatchError, NotFoundError, Where, shown
 from openckpt.formats.spec import TensorSpec
+from openckpt.training.absorbing import absorb_states
 from openckpt.training.binding import Binding, Bound
+from openckpt.training.collecting import collection_held
 from openckpt.training.live import LiveGraph, LiveNode
+from openckpt.training.tracking import PY_STATE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 32 << 20
 _SHOWN = 8  # values that do not fit, in one message
+_MANY = 64  # keys from which on one walk over the index is faster than as many look-ups
 
 
 class StoredValues(Protocol):
@@ -43,34 +49,55 @@ class StoredValues(Protocol):
         """Return values, checksums checked."""
         ...
 
+    def check_many(self, keys: Iterable[str]) -> None:
+        """Raise where values do not have their checksum; no array is made."""
+        ...
 
-def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> list[Bound]:
-    """Return the values that can be restored; nothing is assigned.
 
-    Left out are attributes whose tensor was never stored because the variable had no value, and those that old writers
-    marked as optional.
+class Checked(NamedTuple):
+    """What can be restored: `check_values` made sure.
+
+    Attributes:
+        values: to be read and assigned one by one; those of objects whose state is one piece are not among them.
+        states: objects whose state is one piece -> ``(its key, the keys of its arrays by name)``.
+        specs: of every key in these two.
+    """
+
+    values: list[Bound]
+    states: dict[LiveNode, tuple[str, dict[str, str]]]
+    specs: Mapping[str, TensorSpec]
+
+    def nodes(self) -> set[LiveNode]:
+        """Return the live objects that get values."""
+        return {bound.node for bound in self.values} | self.states.keys()
+
+    def keys(self) -> list[str]:
+        """Return all keys, each once."""
+        below = (key for own, arrays in self.states.values() for key in (own, *arrays.values()))
+        return list(dict.fromkeys((*(bound.key for bound in self.values), *below)))
+
+
+def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> Checked:
+    """Return what can be restored; nothing is assigned, and no tensor read.
 
     Raises:
         NotFoundError: the graph names keys that are not in the file; all of them (``training.missing-keys``).
-        MismatchError: values do not fit; all of them (``training.mismatch``).
-        CorruptionError: a checksum does not hold.
+        MismatchError: values do not fit, or cannot be put where they belong; all of them (``training.mismatch``).
+        CorruptionError: a piece of Python state is none (``training.bad-state``).
     """
-    specs = stored.specs
-    values = binding.values
-    below = [key for keys in binding.absorbed.values() for key in keys.values()]
-    missing = [key for key in (*(bound.key for bound in values), *below) if key not in stored]
-    if missing:
-        raise NotFoundError(
-            "training.missing-keys",
-            Where(stored.prefix, missing[0]),
-            f"the object graph names {len(missing)} tensors that are not in the checkpoint: {shown(missing)}",
-        )
+    specs = _specs_of(stored, binding)
+    _check_keys(stored, binding, specs)
+    values = [bound for bound in binding.values if bound.key in specs]
     wrong = []
     for bound in values:
         why = bound.leaf.refusal(specs[bound.key], cast=cast)
         if why is not None:
             wrong.append(f"{bound.node.label()}: {why}")
-    wrong += _examine(stored, binding)
+    states = {
+        bound.node: (bound.key, binding.absorbed[bound.node]) for bound in values if bound.node in binding.absorbed
+    }
+    if not wrong:
+        wrong = [*_unfit_texts(stored, values, states, specs), *_unreplaceable(values)]
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise MismatchError(
@@ -79,127 +106,149 @@ def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> list[
             f"{len(wrong)} of {len(values)} stored values do not fit the program, so nothing was restored: "
             f"{'; '.join(wrong[:_SHOWN])}{more}",
         )
-    return list(values)
+    return Checked([bound for bound in values if bound.node not in states], states, specs)
 
 
-def _examine(stored: StoredValues, binding: Binding) -> list[str]:
-    """Return why objects whose state is one piece cannot take the stored one."""
-    wrong = []
-    own = {bound.node: bound.key for bound in binding.values}
-    for node, below in binding.absorbed.items():
-        if node.view.examine is None or node not in own or stored.specs[own[node]].dtype != "string":
-            continue
-        state = stored.read_many([own[node]])[own[node]]
-        why = node.view.examine(state.item(), {name: stored.specs[key] for name, key in below.items()})
+def _specs_of(stored: StoredValues, binding: Binding) -> Mapping[str, TensorSpec]:
+    keys = [bound.key for bound in binding.values]
+    keys += [key for below in binding.absorbed.values() for key in below.values()]
+    if len(keys) < _MANY:
+        return {key: stored.specs[key] for key in keys if key in stored}
+    specs = dict(stored.specs.items())
+    return {key: specs[key] if specs[key].shape is not None else stored.specs[key] for key in keys if key in specs}
+
+
+def _check_keys(stored: StoredValues, binding: Binding, specs: Mapping[str, TensorSpec]) -> None:
+    missing = [bound.key for bound in binding.values if bound.key not in specs and not bound.is_optional]
+    missing += [key for below in binding.absorbed.values() for key in below.values() if key not in specs]
+    if missing:
+        raise NotFoundError(
+            "training.missing-keys",
+            Where(stored.prefix, missing[0]),
+            f"the object graph names {len(missing)} tensors that are not in the checkpoint: {shown(missing, _SHOWN)}",
+        )
+
+
+def _unfit_texts(
+    stored: StoredValues,
+    values: Sequence[Bound],
+    states: Mapping[LiveNode, tuple[str, dict[str, str]]],
+    specs: Mapping[str, TensorSpec],
+) -> Iterator[str]:
+    """Yield why Python state cannot be taken, which only its text tells."""
+    texts = [bound for bound in values if bound.leaf.attribute == PY_STATE and specs[bound.key].dtype == "string"]
+    found = stored.read_many([bound.key for bound in texts]) if texts else {}
+    for bound in texts:
+        text = found[bound.key].item()
+        examine = getattr(bound.leaf, "examine", None)
+        why = None if examine is None else examine(text, Where(stored.prefix, bound.key))
+        view = bound.node.view
+        if why is None and bound.node in states and view.examine is not None:
+            why = view.examine(text, {name: specs[key] for name, key in states[bound.node][1].items()})
         if why is not None:
-            wrong.append(f"{node.label()}: {why}")
-    return wrong
+            yield f"{bound.node.label()}: {why}"
 
 
-def prove_values(stored: StoredValues, values: Sequence[Bound]) -> None:
+def _unreplaceable(values: Sequence[Bound]) -> Iterator[str]:
+    """Yield what would need a new object in the place of an old one where that cannot be done."""
+    for bound in values:
+        node = bound.node
+        if getattr(bound.leaf, "in_place", True):
+            continue
+        while node.parent is not None:
+            node = node.parent[0]
+            if node.view.replace is None and node.view.absorb is None:
+                yield f"{bound.node.label()}: it cannot be changed in place, and a {node.view.kind} takes no new objects"
+            if not node.view.is_rebuilt:
+                break
+
+
+def prove_values(stored: StoredValues, checked: Checked) -> None:
     """Read every value once and check its checksum; raises CorruptionError."""
-    import numpy as np
-
-    specs = stored.specs
-    scratch: dict[tuple[str, tuple[int, ...] | None, int], Array] = {}
-    for batch in _batches(specs, values):
-        out = {}
-        for number, bound in enumerate(batch):
-            spec = specs[bound.key]
-            if spec.dtype in ("string", "variant"):
-                continue
-            # The same few arrays again and again: fresh memory costs more than reading.
-            place = (spec.dtype, spec.shape, number if (spec.nbytes or 0) < _BATCH_BYTES else 0)
-            if place not in scratch:
-                if len(scratch) > 4096:
-                    scratch.clear()
-                scratch[place] = np.empty(spec.shape or (), spec.numpy_dtype)
-            out[bound.key] = scratch[place]
-        _read(stored, [bound.key for bound in batch], out)
+    with collection_held(when=_is_light(checked)):
+        stored.check_many(checked.keys())
 
 
-def assign_values(
-    stored: StoredValues, live: LiveGraph, binding: Binding, values: Sequence[Bound]
-) -> dict[LiveNode, object]:
-    """Read and assign values that `check_values` allowed; return the nodes whose object is another one now.
+def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, object]:
+    """Read and assign what `check_values` allowed; return the nodes whose object is another one now.
 
     Raises:
-        CheckpointError: the file changed since it was checked; the error says how many values had been assigned.
+        CheckpointError: the file changed since it was checked; a note says how many values had been assigned.
+        Exception: what an object raises that does not take its state.
     """
-    specs = stored.specs
     changed: dict[LiveNode, object] = {}
     done = 0
     try:
-        for batch in _batches(specs, [bound for bound in values if bound.node not in binding.absorbed]):
-            out = {}
-            for bound in batch:
-                buffer = bound.leaf.buffer()
-                spec = specs[bound.key]
-                if buffer is not None and buffer.shape == spec.shape and buffer.dtype == spec.numpy_dtype:
-                    out[bound.key] = buffer
-            found = _read(stored, [bound.key for bound in batch], out)
-            for bound in batch:
-                new = bound.leaf.assign(found[bound.key])
-                if new is not bound.node.object:
-                    changed[bound.node] = new
-                done += 1
-        for node, below in binding.absorbed.items():
-            new = _absorb(stored, node, below, [bound for bound in values if bound.node is node])
-            if new is not node.object:
-                changed[node] = new
-            done += 1
-    except CheckpointError as error:
+        changed |= absorb_states(stored, checked.states)
+        done = len(checked.states)
+        for batch in _batches(checked.specs, checked.values):
+            with collection_held(when=len(batch) > _MANY):
+                for bound, value in zip(batch, _read(stored, checked.specs, batch), strict=True):
+                    new = bound.leaf.assign(value)
+                    if new is not bound.node.object:
+                        changed[bound.node] = new
+                    done += 1
+    except Exception as error:
         if done:
-            error.add_note(
-                f"{done} of {len(values)} values had been assigned: the checkpoint changed while it was restored"
-            )
+            total = len(checked.values) + len(checked.states)
+            error.add_note(f"{done} of {total} values of {stored.prefix} had been assigned when this happened")
         raise
     return changed
 
 
-def _absorb(stored: StoredValues, node: LiveNode, below: Mapping[str, str], own: Sequence[Bound]) -> object:
-    found = stored.read_many([*(bound.key for bound in own), *below.values()])
-    assert node.view.absorb is not None
-    state = next((bound.leaf.assign(found[bound.key]) for bound in own), None)
-    return node.view.absorb(state, {name: found[key] for name, key in below.items()})
+def _read(stored: StoredValues, specs: Mapping[str, TensorSpec], batch: Sequence[Bound]) -> Iterator[Array]:
+    """Yield the values of a batch, read into the live objects' own memory where they lend it."""
+    out = {}
+    others = []
+    for bound in batch:
+        buffer = bound.leaf.buffer()
+        spec = specs[bound.key]
+        if buffer is not None and buffer.shape == spec.shape and buffer.dtype == spec.numpy_dtype:
+            out[bound.key] = buffer
+        else:
+            others.append(bound.key)
+    found = stored.read_many(list(out), out=out) if out else {}
+    if others:
+        found.update(stored.read_many(others))
+    for bound in batch:
+        yield found[bound.key]
+
+
+def _is_light(checked: Checked) -> bool:
+    """Whether there is more to do for the processor than for the disk."""
+    return len(checked.values) > _MANY and sum(spec.nbytes or 0 for spec in checked.specs.values()) < 256 << 20
 
 
 def replace_objects(live: LiveGraph, changed: Mapping[LiveNode, object]) -> dict[LiveNode, object]:
     """Put new objects into what holds them; return every node whose object is another one now, the root maybe among them."""
-    parents: dict[LiveNode, list[tuple[LiveNode, str]]] = {}
+    if not changed:
+        return {}
+    parents: dict[LiveNode, dict[LiveNode, None]] = {}
     for node in live.nodes:
-        for name, child, _ in node.children:
-            parents.setdefault(child, []).append((node, name))
+        for _, child, _ in node.children:
+            if child is not node:  # the root hangs below itself, as "root"
+                parents.setdefault(child, {})[node] = None
     replaced = dict(changed)
-    waiting = list(changed)
+    waiting: list[LiveNode] = list(changed)
     while waiting:
-        news: dict[LiveNode, dict[str, object]] = {}
-        for child in waiting:
-            for parent, name in parents.get(child, ()):
-                news.setdefault(parent, {})[name] = replaced[child]
+        above = dict.fromkeys(parent for child in waiting for parent in parents.get(child, ()))
         waiting = []
-        for parent, items in news.items():
+        for parent in above:
             if parent.view.replace is None:
+                if parent.view.absorb is not None:
+                    continue
                 raise MismatchError(
                     "training.cannot-replace",
                     Where("", parent.label()),
                     f"a {parent.view.kind} cannot take new objects",
                 )
-            known = {name: replaced[child] for name, child, _ in parent.children if child in replaced}
-            new = parent.view.replace({**known, **items})
+            new = parent.view.replace(
+                {name: replaced[child] for name, child, _ in parent.children if child in replaced}
+            )
             if new is not parent.object:
                 replaced[parent] = new
                 waiting.append(parent)
     return replaced
-
-
-def _read(stored: StoredValues, keys: Sequence[str], out: Mapping[str, Array]) -> dict[str, Array]:
-    """Return values, read into the arrays of ``out`` where that has one."""
-    found = stored.read_many(list(out), out=out) if out else {}
-    others = [key for key in keys if key not in out]
-    if others:
-        found.update(stored.read_many(others))
-    return found
 
 
 def _batches(specs: Mapping[str, TensorSpec], values: Sequence[Bound]) -> Iterator[list[Bound]]:

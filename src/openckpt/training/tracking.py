@@ -36,7 +36,11 @@ class Leaf(Protocol):
     """One value of a live object. Dtypes are TensorFlow's names, shapes in elements."""
 
     attribute: str
-    """its name in the graph: `VARIABLE_VALUE` or `PY_STATE`"""
+    """its name in the graph: `VARIABLE_VALUE` or `PY_STATE`
+
+    A leaf that cannot be changed in place says so by ``in_place = False``. One that keeps text may have ``examine(text, where)``,
+    which is asked before anything is assigned: why the text cannot be taken, or None.
+    """
 
     @property
     def full_name(self) -> str:
@@ -142,6 +146,8 @@ class View:
     examine: Callable[[bytes, Mapping[str, TensorSpec]], str | None] | None = None
     walked: Callable[[Places], None] | None = None
     refused: str = ""
+    is_rebuilt: bool = False
+    """whether `replace` makes a new object, which then replaces this one in turn"""
     is_optimizer: bool = False
     """people forget to name these"""
     is_optional: bool = False

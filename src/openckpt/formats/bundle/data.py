@@ -170,6 +170,27 @@ class BundleData:
             results |= self._read_batch(batch, None, threads, verify=verify)
         return results
 
+    def check_many(self, keys: Iterable[str]) -> None:
+        """Check the checksums of tensors; what is read is not kept. Raises as `read_many`."""
+        wanted = list(dict.fromkeys(keys))
+        values = dict(zip(wanted, self._index.values(wanted), strict=True))
+        requests: list[Request] = []
+        rest: Iterable[str] = values
+        if len(values) >= _MANY:
+            rest = self._request_groups(values, requests, [], verify=True)
+        for key in rest:
+            entry = parse_entry(values[key], Where(self._index.source.path, key), self._limits)
+            dtype = self._dtype(entry, key)
+            if dtype.is_numeric and not entry.slices:
+                requests.append(self._request(key, entry, dtype, verify=True))
+            elif dtype.is_numeric:
+                pieces = [self._index.piece(key, entry, piece) for piece in entry.slices]
+                self.check_apart(key, pieces)
+                requests += [self._request(key, piece, dtype, verify=True) for piece in pieces]
+            else:
+                self.read_many((key,))
+        extents.prove_requests(requests, mismatch=self.mismatch)
+
     def _read_batch(
         self, values: Mapping[str, bytes], out: Mapping[str, Array] | None, threads: int | None, *, verify: bool
     ) -> dict[str, Array]:

@@ -116,6 +116,10 @@ class BundleReader:
         """Return ``{key: array}`` in the order of ``keys``; see `BundleData.read_many`."""
         return self.data.read_many(keys, out=out, threads=threads, verify=verify)
 
+    def check_many(self, keys: Iterable[str]) -> None:
+        """Read tensors for nothing but their checksums; raises as `read`."""
+        self.data.check_many(keys)
+
     def view(self, key: str) -> Array:
         """Return a read-only array over the shard's map, unchecked; raises UnsupportedError ``spec.no-view``."""
         return self.data.view(key)

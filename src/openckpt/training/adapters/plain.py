@@ -11,6 +11,7 @@ import dataclasses
 import enum
 import functools
 import random
+import sys
 import types
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -22,9 +23,9 @@ from openckpt.training.pystate import encode_state
 from openckpt.training.tracking import Bare, Child, Family, View
 
 if TYPE_CHECKING:
-    from openckpt.formats.spec import Array
+    from openckpt.formats.spec import Array, TensorSpec
 
-_CODE = (
+CODE = (
     types.FunctionType,
     types.BuiltinFunctionType,
     types.MethodType,
@@ -64,9 +65,9 @@ class PlainAdapter:
             return _attributes(value, "dataclass", names)
         if isinstance(value, enum.Enum):
             return View("enum", refused=f"{value} cannot be saved: no checkpoint holds members of an enumeration")
-        if hasattr(value, "__dict__") and not isinstance(value, _CODE):
+        if hasattr(value, "__dict__") and not isinstance(value, CODE):
             held = vars(value)
-            names = [name for name in held if not name.startswith("_") and not isinstance(held[name], _CODE)]
+            names = [name for name in held if not name.startswith("_") and not isinstance(held[name], CODE)]
             return _attributes(value, type(value).__name__, names)
         return None
 
@@ -152,7 +153,8 @@ def _tuple(value: tuple[object, ...]) -> View:
         make: Any = type(value)
         return make(*items) if fields else make(items)
 
-    return View("namedtuple" if fields else "tuple", children, replace=replace, family="container")
+    kind = "namedtuple" if fields else "tuple"
+    return View(kind, children, replace=replace, is_rebuilt=True, family="container")
 
 
 def _attributes(value: object, kind: str, names: list[str]) -> View:
@@ -164,7 +166,10 @@ def _attributes(value: object, kind: str, names: list[str]) -> View:
             return dataclasses.replace(value, **new)  # type: ignore[type-var]
         return value
 
-    return View(kind, [as_child(name, getattr(value, name)) for name in names], replace=replace)
+    is_frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
+    return View(
+        kind, [as_child(name, getattr(value, name)) for name in names], replace=replace, is_rebuilt=bool(is_frozen)
+    )
 
 
 def _generator(value: Any) -> View:
@@ -195,8 +200,14 @@ def state_view(kind: str, get: Callable[[], Any], put: Callable[[Any], object], 
         put(decode_state(data, found, Where("", kind)))
         return value
 
+    def examine(data: bytes, specs: Mapping[str, TensorSpec]) -> str | None:
+        import numpy as np
+
+        decode_state(data, {name: np.empty(0) for name in specs}, Where("", kind))
+        return None
+
     children = [Child(name, Bare(array)) for name, array in arrays.items()]  # known by place: a load makes new ones
-    return View(kind, children, leaves=(StateLeaf(text),), absorb=absorb)
+    return View(kind, children, leaves=(StateLeaf(text),), absorb=absorb, examine=examine)
 
 
 ADAPTER = PlainAdapter()
