@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import reveal_type
 
+import numpy as np
+
 import openckpt
 
 with openckpt.open(Path("run")) as ckpt:
@@ -36,6 +38,30 @@ for found in openckpt.find("zoo", limits=openckpt.Limits(shards=10)):
 reveal_type(openckpt.latest_checkpoint("run"))  # -> str | None
 reveal_type(openckpt.checkpoint_exists("run/ckpt"))  # -> bool
 reveal_type(openckpt.list_variables("run"))  # -> list[tuple[str, list[int]]]
+
+tensors = {
+    "w": np.ones(3),
+    "text": "t",
+    "v": openckpt.Variant(b""),
+    "s": openckpt.Sliced((2,), {((0, -1),): np.ones(2)}),
+}
+saved = openckpt.save(Path("run/ckpt-1"), tensors, dtypes={"w": "float64"}, sharding=openckpt.MaxShardSize(1 << 30))
+reveal_type(saved)  # -> openckpt.writing.result.SavedPath
+reveal_type(saved.step)  # -> int | None
+reveal_type(saved.nbytes)  # -> int
+with openckpt.open(saved) as opened:
+    openckpt.save("run/copy", opened, layout="tensorflow", overwrite=True, durability="process-crash")
+reveal_type(openckpt.load(saved))  # -> dict[str, numpy.ndarray[tuple[int, ...], numpy.dtype[numpy.generic]]]
+with openckpt.create("run/ckpt-2", {"w": openckpt.TensorSpec("float32", (2,))}, layout="dual") as writer:
+    reveal_type(writer)  # -> openckpt.writing.writer.CheckpointWriter
+    reveal_type(writer.order)  # -> list[str]
+    writer.add("w", np.ones(2, np.float32), dtype=None)
+reveal_type(writer.result)  # -> openckpt.writing.result.SavedPath | None
+part = openckpt.part_prefix(Path("run/ckpt-3"), 0, 2)
+reveal_type(part)  # -> str
+reveal_type(openckpt.merge_parts("run/ckpt-3", update_manifest=True))  # -> openckpt.writing.result.SavedPath
+openckpt.update_checkpoint_state("run", saved, [saved], all_model_checkpoint_timestamps=[1.0], save_relative_paths=True)
+openckpt.save("run/groups", tensors, sharding=openckpt.ByGroup(lambda key, spec: (key[0], spec.dtype)))
 
 try:
     openckpt.open("nowhere")
