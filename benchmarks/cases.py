@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import convert_cases
 import datasets
 import save_cases
 from harness import Result, Row, Sample, Worker, below, figure, memory_row, race, race_processes, versus
@@ -294,4 +295,5 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "memory": memory,
     "scan": scan,
     "save": save_cases.save,
+    "convert": convert_cases.convert,
 }

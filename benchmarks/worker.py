@@ -13,6 +13,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an answer
     # Imported by every side, whether it needs them or not: imports change the heap, the allocator and the threads.
+    import convert_jobs
     import jobs
     import numpy  # noqa: F401
     import safetensors.numpy  # noqa: F401
@@ -22,7 +23,7 @@ def main() -> None:
 
     import openckpt  # noqa: F401
 
-    known = vars(jobs) | vars(save_jobs)
+    known = vars(jobs) | vars(save_jobs) | vars(convert_jobs)
     for line in sys.stdin:
         name, arguments = json.loads(line)
         try:
