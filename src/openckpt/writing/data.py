@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from openckpt.storage.pending import PendingFile
@@ -29,10 +30,14 @@ class DataFile:
             self.flush()
             self._write_large(offset, data, reserve=reserve)
             return
+        self.write_run(offset, (data,), size)
+
+    def write_run(self, offset: int, parts: Sequence[memoryview | bytes], size: int) -> None:
+        """Write small tensors of ``size`` bytes in all, one behind the other."""
         if offset != self._start + self._size:
             self.flush()
             self._start = offset
-        self._buffers.append(data)
+        self._buffers += parts
         self._size += size
         if self._size >= _BATCH_BYTES or len(self._buffers) >= _BATCH_BUFFERS:
             self.flush()

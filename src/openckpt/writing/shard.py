@@ -22,6 +22,10 @@ class Shard(Protocol):
         """Write one tensor and return its offset; ``offset`` is that of `offsets`, or -1 where it has none."""
         ...
 
+    def put_run(self, offset: int, parts: Sequence[memoryview | bytes], size: int) -> int:
+        """Write small tensors of ``size`` bytes in all that lie one behind the other, and return the first one's offset."""
+        ...
+
     def flush(self) -> None:
         """Hand over what is held back."""
         ...
@@ -45,6 +49,13 @@ class PackedShard:
         offset = self._end
         self._data.write(offset, data, reserve=True)
         self._end += len(data)
+        return offset
+
+    def put_run(self, offset: int, parts: Sequence[memoryview | bytes], size: int) -> int:
+        """Write small tensors behind the others."""
+        offset = self._end
+        self._data.write_run(offset, parts, size)
+        self._end += size
         return offset
 
     def flush(self) -> None:
@@ -74,6 +85,11 @@ class DualShard:
             self._unsized[place] = len(data)
             self._end += len(data)
         self._data.write(offset, data, reserve=False)
+        return offset
+
+    def put_run(self, offset: int, parts: Sequence[memoryview | bytes], size: int) -> int:
+        """Write small tensors of known size."""
+        self._data.write_run(offset, parts, size)
         return offset
 
     def flush(self) -> None:

@@ -6,7 +6,7 @@ a checkpoint may have a million tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from openckpt.errors import UnsupportedError, Where
 from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_entry
@@ -19,7 +19,7 @@ from openckpt.writing.keys import decode_key
 
 
 class Slots:
-    """The columns. ``offsets`` are -1 until they are known, ``crcs`` unmasked."""
+    """The columns. ``offsets`` and ``sizes`` are -1 until they are known, ``crcs`` unmasked."""
 
     def __init__(self) -> None:
         self.keys: list[bytes] = []
@@ -49,6 +49,7 @@ class Slots:
         self.enums += [enums[spec[0]] for spec in specs]
         self.shapes += [spec[1] or () for spec in specs]
         self.whole.update(zip(raws, range(start, len(self.keys)), strict=True))
+        self.sizes += [-1 if spec[2] is None else spec[2] for spec in specs]
         self._fill(shard)
 
     def add_piece(self, raw: bytes, extents: Extents, shape: tuple[int, ...], whole: TensorSpec, shard: int) -> int:
@@ -61,6 +62,7 @@ class Slots:
         self.cut.setdefault(raw, []).append(slot)
         self._pieces[raw, extents] = slot
         self.cut_specs[raw] = whole
+        self.sizes.append(-1)
         self._fill(shard)
         return slot
 
@@ -68,7 +70,6 @@ class Slots:
         missing = len(self.keys) - len(self.shards)
         self.shards += [shard] * missing
         self.offsets += [-1] * missing
-        self.sizes += [0] * missing
         self.crcs += [0] * missing
 
     def place(self, slot: int) -> Place:
@@ -76,9 +77,9 @@ class Slots:
         extents = self.extents.get(slot)
         return self.keys[slot] if extents is None else (self.keys[slot], extents)
 
-    def slot_of(self, place: Place) -> int:
-        """Return the slot of a place."""
-        return self.whole[place] if type(place) is bytes else self._pieces[place]
+    def slots_of(self, places: Iterable[Place]) -> list[int]:
+        """Return the slots of places."""
+        return [self.whole[place] if type(place) is bytes else self._pieces[place] for place in places]
 
     def places(self, start: int = 0) -> Iterator[Place]:
         """Yield the place of every slot from ``start`` on."""

@@ -61,6 +61,7 @@ _BITS = {"int4": 0x0F, "uint4": 0x0F, "float4_e2m1fn": 0x0F, "int2": 0x03, "uint
 
 _KNOWN: dict[Any, DType] = {}  # numpy dtype -> ours, of numbers
 _DIRECT: set[Any] = set()  # numpy dtypes whose memory is what is stored, and which have a buffer protocol
+_VIEWED: set[Any] = set()  # the same without one: ml_dtypes, for which it has no letter
 
 
 def as_array(value: Value, where: Where) -> Array:
@@ -121,6 +122,8 @@ def _dtype_of(array: Array, where: Where) -> DType:
         _KNOWN[array.dtype] = dtype
         if array.dtype.isbuiltin == 1:
             _DIRECT.add(array.dtype)
+        elif dtype.name not in _BITS and array.dtype.byteorder != ">":
+            _VIEWED.add(array.dtype)
     return dtype
 
 
@@ -171,10 +174,14 @@ def encode(value: Value, dtype: DType, where: Where) -> Stored:
 
 def direct_bytes(value: Value) -> memoryview | None:
     """Return the memory of a described array where that is what is stored, as it is in nearly all; None elsewhere."""
-    import numpy as np
-
-    if type(value) is np.ndarray and value.dtype in _DIRECT and value.flags.c_contiguous and value.size:
-        return value.data.cast("B")
+    try:
+        if value.dtype in _DIRECT:
+            data: memoryview = value.data.cast("B")
+            return data or None
+        if value.dtype in _VIEWED:
+            return memoryview(value.view("u1")).cast("B") or None
+    except (AttributeError, TypeError, ValueError):
+        pass  # no array, one whose elements do not lie one behind the other, or an empty one
     return None
 
 

@@ -238,6 +238,13 @@ def test_contiguous_numbers_are_not_copied() -> None:
         again = encode(array, describe(array, None, Where("p"))[0], Where("p")).data
         assert np.shares_memory(np.frombuffer(again, np.uint8), array)
     short = np.arange(3).astype(ml_dtypes.bfloat16)
+    describe(short, None, Where("p"))
+    direct = direct_bytes(short)
+    assert direct is not None and np.shares_memory(np.frombuffer(direct, np.uint8), short)
+    assert direct_bytes(short[::2]) is None
+    packed = np.arange(3).astype(ml_dtypes.int4)  # only half of each byte is stored
+    describe(packed, None, Where("p"))
+    assert direct_bytes(packed) is None
     assert np.shares_memory(np.frombuffer(encode(short, BY_NAME["bfloat16"], Where("p")).data, np.uint8), short)
     for other in (np.ones((2, 3)).T, np.ones(2, ">f4"), np.ones(0), np.ma.ones(2), [1.0], "text"):
         assert direct_bytes(other) is None

@@ -12,6 +12,7 @@ each such prefix once, which makes listing a million tensors four times as fast 
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CorruptionError, FormatError, Where
@@ -262,29 +263,37 @@ def encode_entries(rows: Iterable[tuple[int, tuple[int, ...] | None, int, int, i
             negative. A ``zip`` of six columns is the quickest, for it makes no object per tensor.
     """
     heads: dict[tuple[int, tuple[int, ...] | None, int], bytes] = {}
-    sizes: dict[int, bytes] = {}
+    tails: dict[int, bytes] = {}
     encoded: list[bytes] = []
+    four_digits, fixed = _FOUR_DIGITS.pack, _FIXED.pack
     for enum, shape, shard, offset, size, crc in rows:
-        entry = heads.get((enum, shape, shard)) or heads.setdefault(
+        head = heads.get((enum, shape, shard)) or heads.setdefault(
             (enum, shape, shard), _encode_head(enum, shape or (), shard)
         )
-        if offset:
-            varint = [_OFFSET_TAG]
-            while offset > 0x7F:
-                varint.append(offset & 0x7F | 0x80)
-                offset >>= 7
-            varint.append(offset)
-            entry += bytes(varint)
-        if size:
-            entry += sizes.get(size) or sizes.setdefault(size, encode_field(5, size))
+        if (
+            1 << 21 <= offset < 1 << 28
+        ):  # most of a shard of 256 MiB: `encode_field` written out takes a third of the time
+            place = four_digits(
+                _OFFSET_TAG,
+                offset & 0x7F | 0x80,
+                offset >> 7 & 0x7F | 0x80,
+                offset >> 14 & 0x7F | 0x80,
+                offset >> 21,
+            )
+        else:
+            place = encode_field(4, offset) if offset else b""
+        tail = tails.get(size)
+        if tail is None:
+            tail = tails[size] = encode_field(5, size) if size else b""
         masked = ((crc >> 15 | crc << 17) + MASK_DELTA) & 0xFFFFFFFF  # `mask_crc`, without the call
-        if masked:
-            entry += b"\x35" + masked.to_bytes(4, "little")
-        encoded.append(entry)
+        encoded.append(b"".join((head, place, tail, fixed(_CRC_TAG, masked) if masked else b"")))
     return encoded
 
 
 _OFFSET_TAG = 4 << 3 | VARINT
+_CRC_TAG = 6 << 3 | FIXED32
+_FOUR_DIGITS = struct.Struct("5B")
+_FIXED = struct.Struct("<BI")
 
 
 def _encode_head(enum: int, shape: tuple[int, ...], shard: int) -> bytes:
