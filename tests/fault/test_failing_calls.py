@@ -175,6 +175,24 @@ def test_a_disk_that_goes_away_leaves_old_or_new(name: str, report: Report) -> N
     assert old and new
 
 
+@pytest.mark.parametrize("name", SCENES)
+def test_a_call_that_fails_and_took_effect_leaves_everything_as_it_was(name: str, report: Report) -> None:
+    """A network file system may lose the answer and not the call: a rename that failed may have happened."""
+    scene = SCENES[name]
+    before = states(PowerLossFS(scene.files), scene)
+    calls, failed = count_calls_of(scene), 0
+    for at in range(1, calls + 1):
+        fs, raised, disk = run(scene, fail_at=at, late=True)
+        if not fs.fired:
+            continue
+        assert isinstance(disk, PowerLossFS)
+        disk.kill_writers()  # a lock of which nobody got the handle
+        assert states(disk, scene) == (after(scene, before) if raised is None else before), fs.replay
+        failed += raised is not None
+        check_next_save(scene, disk, fs.replay)
+    report(f"a call fails and took effect, {name}: {calls} calls, {failed} saves failed and left no trace")
+
+
 class NoLinks(CallFS):
     """A file system without hard links, as FAT and some network mounts are."""
 

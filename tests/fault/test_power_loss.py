@@ -66,7 +66,10 @@ def test_after_a_power_cut_the_next_save_succeeds_and_sweeps(report: Report) -> 
             )
             was = read_state(image, save.prefix)
             assert not was.startswith("broken"), image.replay
+            others = {one.prefix for one in history.saves} - {save.prefix}
+            found = {prefix: read_state(image, prefix) for prefix in others}
             save.run(fs)
+            assert {prefix: read_state(fs, prefix) for prefix in others} == found, image.replay
             restarts += 1
             assert read_state(fs, save.prefix) == save.state, image.replay
             assert not [stat.path for stat in fs.scan(history.directory) if ".openckpt-" in stat.name], image.replay

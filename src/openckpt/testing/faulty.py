@@ -17,7 +17,7 @@ T = TypeVar("T")
 class FaultyFS(CallFS):
     """A `WritableStore` in which one call fails, or that call and every later one.
 
-    The call that fails has no effect, as with the system; only `close` lets go before it fails, as Linux does.
+    The call that fails has no effect, as with the system, unless ``late``; only `close` lets go before it fails, as Linux does.
 
         for n in itertools.count(1):
             fs = FaultyFS(DISK, fail_at=n, error=errno.ENOSPC)
@@ -32,6 +32,7 @@ class FaultyFS(CallFS):
         forever: every later call fails too: a disk that went away.
         short: instead of failing, a write takes fewer bytes than it was given, at least one; other calls do what they should.
         torn: a write puts a part of its bytes on the disk before it fails; other calls fail as they would without this.
+        late: the call takes effect and fails all the same: a network file system whose answer was lost.
         seed: for the sizes of short and torn writes.
 
     Attributes:
@@ -47,19 +48,20 @@ class FaultyFS(CallFS):
         forever: bool = False,
         short: bool = False,
         torn: bool = False,
+        late: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__(store)
         self.fired: list[Call] = []
         self._fail_at, self._error, self._forever = fail_at, error, forever
-        self._short, self._torn = short, torn
+        self._short, self._torn, self._late = short, torn, late
         self._seed, self._random = seed, random.Random(seed)
 
     @property
     def replay(self) -> str:
         """One line that says what this store does, and the first call that it did it to."""
         words = [f"fail_at={self._fail_at}", f"error=errno.{errno.errorcode.get(self._error, self._error)}"]
-        words += [f"{name}=True" for name in ("forever", "short", "torn") if getattr(self, f"_{name}")]
+        words += [f"{name}=True" for name in ("forever", "short", "torn", "late") if getattr(self, f"_{name}")]
         words += [f"seed={self._seed}"] if self._short or self._torn else []
         return f"FaultyFS({', '.join(words)}): {self.fired[0] if self.fired else 'nothing failed'}"
 
@@ -74,7 +76,7 @@ class FaultyFS(CallFS):
         """Fail, or hand the call on."""
         if self._short or not self._is_due(call):
             return do()
-        if call.name == "close":
+        if self._late or call.name == "close":
             do()
         raise self._failure(call)
 
@@ -89,7 +91,9 @@ class FaultyFS(CallFS):
                 return self.store.write(file, offset, buffers)
             self.fired.append(call)
             return self._write_part(file, offset, buffers, self._random.randrange(1, size))
-        if self._torn and size:
+        if self._late:
+            self._write_part(file, offset, buffers, size)
+        elif self._torn and size:
             self._write_part(file, offset, buffers, self._random.randrange(size))
         raise self._failure(call)
 

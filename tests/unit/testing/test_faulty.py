@@ -63,6 +63,18 @@ def test_a_close_that_fails_has_let_go() -> None:
     assert disk.try_lock("l") is not None
 
 
+def test_a_late_failure_has_its_effect() -> None:
+    """The answer was lost, not the call."""
+    disk = PowerLossFS()
+    with pytest.raises(OSError):
+        save(FaultyFS(disk, fail_at=5, late=True))
+    assert [stat.name for stat in disk.scan("")] == ["a"]
+    disk = PowerLossFS()
+    with pytest.raises(OSError):
+        save(FaultyFS(disk, fail_at=2, late=True))
+    assert disk.open("t").read_at(0, 8) == b"abcdefgh"
+
+
 def test_once_is_once_and_for_ever_is_for_ever() -> None:
     """A disk that hiccups, and one that went away."""
     once = FaultyFS(PowerLossFS({"a": b""}), fail_at=2)
