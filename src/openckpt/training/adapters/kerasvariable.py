@@ -1,0 +1,207 @@
+"""The value of a Keras 3 variable on every backend: read, read into, assigned, or made the initial value of one that has none yet.
+
+Inside a stateless scope or a traced function ``variable.assign`` only records an update, which vanishes; so the backend's value
+itself is set here. A variable made there has no value, but an initializer that runs when the scope is left: the stored value
+takes its place.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from typing import TYPE_CHECKING, Any, Literal
+
+from openckpt.errors import MismatchError
+from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.spec import TensorSpec
+from openckpt.training.leaves import refusal_of
+from openckpt.training.tracking import VARIABLE_VALUE
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
+
+Role = Literal["int64", "seed"]
+"""Integers whose dtype is the backend's choice, int64 on the TensorFlow backend and in every file: counters, which others keep in an
+int32; and the state of a seed generator, which they keep in 32 bits, signed or not."""
+
+_INTEGERS = ("int32", "int64", "uint32")
+_ROLES: dict[int, tuple[weakref.ref[Any], Role]] = {}
+
+
+def mark(variable: Any, role: Role) -> None:
+    """Remember what a variable is for; only the object that holds it knows."""
+    key = id(variable)
+    if key not in _ROLES:
+        _ROLES[key] = (weakref.ref(variable, lambda _: _ROLES.pop(key, None)), role)
+
+
+def _role_of(variable: Any) -> Role | None:
+    found = _ROLES.get(id(variable))
+    return found[1] if found is not None and found[0]() is variable else None
+
+
+class VariableLeaf:
+    """The value of a `keras.Variable`."""
+
+    __slots__ = ("_buffer", "_variable")
+
+    attribute = VARIABLE_VALUE
+
+    def __init__(self, variable: Any) -> None:
+        self._variable = variable
+        self._buffer: Array | None = None
+
+    @property
+    def full_name(self) -> str:
+        """The path of the variable: ``dense/kernel``."""
+        return str(self._variable.path)
+
+    def _spec(self) -> TensorSpec:
+        variable = self._variable
+        name = str(variable._dtype)  # .dtype is another within an autocast scope
+        dtype = BY_NAME[name if _role_of(variable) is None else "int64"]
+        shape = tuple(int(size) for size in variable.shape)
+        nbytes = dtype.itemsize
+        for size in shape:
+            nbytes *= size
+        return TensorSpec(dtype.name, shape, nbytes)
+
+    def spec(self) -> TensorSpec | None:
+        """Return dtype and shape of what is stored; None while the variable waits for its initializer."""
+        return None if self._variable._value is None else self._spec()
+
+    def value(self) -> Any:
+        """Return the value on the host: the memory itself on the CPU, a copy from TensorFlow and from other devices."""
+        array = _read(self._variable._value)
+        role = _role_of(self._variable)
+        if role == "seed" and array.dtype.itemsize == 4:
+            array = array.view("uint32")  # torch has no such type, and keeps the bits in an int32
+        return array if role is None else array.astype("int64", copy=False)
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit."""
+        own = self._spec()
+        if _role_of(self._variable) is not None and stored.dtype in _INTEGERS:
+            own = TensorSpec(stored.dtype, own.shape, None)
+        return refusal_of(own, stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        """Return the variable's memory on the torch and NumPy backends, where it lies on the CPU."""
+        value = self._variable._value
+        if _role_of(self._variable) is not None:
+            return None
+        array = _memory_of(value)
+        usable = array is not None and array.flags.c_contiguous and array.flags.writeable and array.flags.aligned
+        self._buffer = array if usable else None
+        return self._buffer
+
+    def assign(self, value: Array) -> object:
+        """Set the value; a variable without one gets it when it is initialized."""
+        variable = self._variable
+        if value is self._buffer:
+            return variable
+        array = _of_dtype(value, str(variable._dtype), _role_of(variable), self.full_name)
+        if variable._value is None:
+            variable._initializer = _Stored(array)
+        else:
+            _write(variable, array)
+        return variable
+
+
+class _Stored:
+    """An initializer that gives a stored value."""
+
+    def __init__(self, array: Array) -> None:
+        self._array = array
+
+    def __call__(self, shape: object, dtype: object = None, **options: object) -> Any:
+        return _framework("keras").ops.convert_to_tensor(self._array, dtype=dtype)
+
+
+def _of_dtype(array: Array, name: str, role: Role | None, path: str) -> Array:
+    import numpy as np
+
+    dtype = BY_NAME[name].numpy()
+    if role == "seed" and dtype.itemsize == 4:
+        return array.astype("uint32").view(dtype)
+    new = array.astype(dtype, copy=False)
+    if role == "int64" and not np.array_equal(new, array):
+        raise MismatchError("training.mismatch", path, f"{array} is more than this backend's {name} can count")
+    return new
+
+
+def _framework(name: str) -> Any:
+    return sys.modules[name]  # whoever has such a variable has imported it
+
+
+def _backend_of(value: Any) -> str:
+    return type(value).__module__.partition(".")[0]
+
+
+def _read(value: Any) -> Array:
+    import numpy as np
+
+    match _backend_of(value):
+        case "torch":
+            memory = _memory_of(value.detach().cpu().contiguous())
+            if memory is not None:
+                return memory
+        case "tensorflow":
+            array: Array = value.numpy()
+            return array
+    return np.asarray(value)
+
+
+def _memory_of(value: Any) -> Array | None:
+    import numpy as np
+
+    if isinstance(value, np.ndarray):
+        return value if value.flags.owndata else None
+    if _backend_of(value) != "torch" or value.device.type != "cpu" or value.layout is not _framework("torch").strided:
+        return None
+    from openckpt.formats.dtypes import dtype_of_numpy
+
+    torch = _framework("torch")
+    value = value.detach()
+    try:
+        array: Array = value.numpy()
+    except TypeError:  # bfloat16 and float8, which NumPy has from ml_dtypes
+        name = str(value.dtype).partition(".")[2]
+        if name not in BY_NAME:
+            return None
+        raw = {1: torch.uint8, 2: torch.int16}[value.element_size()]
+        array = value.view(raw).numpy().view(BY_NAME[name].numpy())
+    return array if dtype_of_numpy(array.dtype) is not None else None
+
+
+def _write(variable: Any, array: Array) -> None:
+    value = variable._value
+    match _backend_of(value):
+        case "torch":
+            torch = _framework("torch")
+            with torch.no_grad():
+                value.copy_(_tensor_of(torch, array))  # not through the variable: a device scope may be "meta"
+        case "tensorflow":
+            with _framework("tensorflow").init_scope():  # out of the function that is being traced
+                value.assign(array)
+        case "numpy":
+            variable._value = array.copy()
+        case _:
+            _write_jax(variable, array)
+
+
+def _write_jax(variable: Any, array: Array) -> None:
+    with _framework("jax").ensure_compile_time_eval():  # a value, not a part of the function that is being traced
+        variable._direct_assign(_framework("keras").ops.convert_to_tensor(array.copy(), dtype=variable._dtype))
+
+
+def _tensor_of(torch: Any, array: Array) -> Any:
+    import numpy as np
+
+    array = np.require(array, requirements=("C", "W"))
+    if array.dtype.isbuiltin == 1:
+        return torch.from_numpy(array)
+    name = array.dtype.name
+    return torch.from_numpy(array.view(f"u{array.dtype.itemsize}" if array.dtype.itemsize == 1 else "i2")).view(
+        getattr(torch, name)
+    )

@@ -1,0 +1,307 @@
+"""TensorFlow's own objects and tf_keras's: what stock TensorFlow tracks of them, asked of themselves.
+
+Variables, `tf.Module` and everything else with automatic tracking, its wrapped lists, dicts and tuples, lookup tables, random
+generators, `tf.train.experimental.PythonState`, tf_keras layers, models and optimizers, the old ones with slots. Objects whose
+state only TensorFlow can read, as dataset iterators, are refused by name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.objectpaths import escape_name
+from openckpt.formats.spec import TensorSpec
+from openckpt.training.leaves import refusal_of
+from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE, Child, Leaf, View
+from openckpt.training.wrapping import call_after
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
+
+
+class TensorFlowAdapter:
+    """See the module."""
+
+    def view(self, value: object) -> View | None:
+        """Return the view of an object, None where it is not TensorFlow's, or Keras 3's on its backend."""
+        tensorflow: Any = sys.modules.get("tensorflow")
+        tracking = getattr(getattr(tensorflow, "__internal__", None), "tracking", None)
+        if tracking is None or not isinstance(value, tracking.Trackable) or _is_keras_3(value):
+            return None
+        if isinstance(value, tensorflow.Variable):
+            return View("TensorFlow variable", leaves=(VariableLeaf(value),), family="tensorflow")
+        return _trackable(tensorflow, value)
+
+
+def _is_keras_3(value: object) -> bool:
+    keras = sys.modules.get("keras")
+    if keras is None:
+        return False
+    from openckpt.training.adapters.keras import kind_of
+
+    return kind_of(value) is not None
+
+
+def _trackable(tensorflow: Any, value: Any) -> View:
+    name = type(value).__name__
+    try:
+        children = value._trackable_children(save_type="checkpoint")
+    except ValueError as error:  # a list that was changed behind TensorFlow's back (formats 6.4)
+        return View(name, refused=str(error).strip().partition("\n")[0])
+    leaves, refused = _leaves(tensorflow, value)
+    return View(
+        f"TensorFlow {name}",
+        [Child(edge, child) for edge, child in children.items() if not _is_function(tensorflow, child)],
+        leaves=leaves,
+        slots=_slots(value),
+        waits=_waiter(value),
+        is_optimizer=callable(getattr(value, "apply_gradients", None)),
+        refused=refused,
+        family="tensorflow",
+    )
+
+
+def _is_function(tensorflow: Any, value: object) -> bool:
+    kinds = (tensorflow.types.experimental.GenericFunction, tensorflow.types.experimental.ConcreteFunction)
+    return isinstance(value, kinds)
+
+
+def _leaves(tensorflow: Any, value: Any) -> tuple[Sequence[Leaf], str]:
+    """Return the values that the object itself holds, or why they cannot be had."""
+    if isinstance(value, tensorflow.train.experimental.PythonState):
+        return (PythonStateLeaf(value),), ""
+    kinds = [base for base in type(value).__mro__ if base.__name__ != "Trackable"]
+    if any("_serialize_to_tensors" in vars(base) for base in kinds):
+        state = _State(value)
+        return [TensorLeaf(state, name) for name in state.names], state.refused
+    if value._gather_saveables_for_checkpoint():
+        return (), f"the state of a {type(value).__name__} is in a form that only TensorFlow can read; leave it out"
+    return (), ""
+
+
+def _waiter(value: Any) -> Callable[[Callable[[], None]], Callable[[], None]] | None:
+    methods = [name for name in ("build", "compile") if callable(getattr(value, name, None))]
+
+    def wait(call: Callable[[], None]) -> Callable[[], None]:
+        undo = [call_after(value, name, call) for name in methods]
+
+        def stop() -> None:
+            for one in undo:
+                one()
+
+        return stop
+
+    return wait if methods else None
+
+
+# -- values -------------------------------------------------------------------------------------------------------------
+
+
+class VariableLeaf:
+    """The value of a `tf.Variable`."""
+
+    __slots__ = ("_variable",)
+
+    attribute = VARIABLE_VALUE
+
+    def __init__(self, variable: Any) -> None:
+        self._variable = variable
+
+    @property
+    def full_name(self) -> str:
+        """The name that a `tf.compat.v1.train.Saver` knows the variable by."""
+        part = getattr(self._variable, "_save_slice_info", None)
+        return str(self._variable._shared_name if part is None else part.full_name)
+
+    def spec(self) -> TensorSpec | None:
+        """Return dtype and shape of what is stored."""
+        return _spec_of(self._variable.dtype, self._variable.shape)
+
+    def value(self) -> Any:
+        """Return a copy on the host."""
+        return self._variable.numpy()
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit; a variable of unknown shape takes every shape."""
+        return refusal_of(self.spec(), stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        """TensorFlow shows nobody a variable's memory."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Set the value, also from within a function that is being traced."""
+        variable = self._variable
+        dtype = BY_NAME[variable.dtype.base_dtype.name]
+        with _outside():
+            variable.assign(value.astype(dtype.numpy(), copy=False) if dtype.is_numeric else value)
+        return variable
+
+
+class PythonStateLeaf:
+    """The bytes of a `tf.train.experimental.PythonState`."""
+
+    __slots__ = ("_state",)
+
+    attribute = PY_STATE
+    full_name = ""
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+
+    def spec(self) -> TensorSpec | None:
+        """Return the spec of a scalar string."""
+        return TensorSpec("string", (), None)
+
+    def value(self) -> Any:
+        """Return what the object says of itself."""
+        said = self._state.serialize()
+        return said.encode() if isinstance(said, str) else said
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit."""
+        return refusal_of(self.spec(), stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        """Bytes have no memory to read into."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Give the object its bytes."""
+        self._state.deserialize(value.item())
+        return self._state
+
+
+class _State:
+    """What an object serializes itself to: tensors by name, put back all together."""
+
+    def __init__(self, owner: Any) -> None:
+        self.owner = owner
+        self.legacy = str(getattr(owner, "_LEGACY_SAVEABLE_NAME", None) or "")
+        self._stored: dict[str, Array] = {}
+        self.refused = ""
+        self.tensors: dict[str, Any] = owner._serialize_to_tensors()
+        odd = [
+            name for name, item in self.tensors.items() if not hasattr(item, "numpy") or item.dtype.name == "variant"
+        ]
+        if odd:
+            self.refused = (
+                f"{odd[0]!r} of a {type(owner).__name__} is a value that only TensorFlow can read; leave it out"
+            )
+        self.names = [] if odd else list(self.tensors)
+
+    def put(self, name: str, value: Array) -> None:
+        """Take one tensor, and with the last one give all of them to the object."""
+        self._stored[name] = value
+        if len(self._stored) == len(self.names):
+            tensorflow: Any = sys.modules["tensorflow"]
+            with _outside():
+                self.owner._restore_from_tensors(
+                    {key: tensorflow.constant(item, self.tensors[key].dtype) for key, item in self._stored.items()}
+                )
+            self._stored.clear()
+
+
+class TensorLeaf:
+    """One tensor of an object that serializes itself: a lookup table's keys, its values."""
+
+    __slots__ = ("_name", "_state", "attribute", "suffix")
+
+    full_name = ""
+
+    def __init__(self, state: _State, name: str) -> None:
+        self._state, self._name = state, name
+        # Objects of old have one attribute, whose key begins those of all their tensors (formats 6.2).
+        self.attribute = state.legacy or escape_name(name)
+        self.suffix = name if state.legacy else ""
+
+    def spec(self) -> TensorSpec | None:
+        """Return dtype and shape of what is stored."""
+        return _spec_of(self._tensor.dtype, self._tensor.shape)
+
+    @property
+    def _tensor(self) -> Any:
+        return self._state.tensors[self._name]
+
+    def value(self) -> Any:
+        """Return a copy on the host."""
+        return self._tensor.numpy()
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit; a table takes any number of entries."""
+        own = self.spec()
+        assert own is not None
+        return refusal_of(TensorSpec(own.dtype, None, None), stored, cast=False)
+
+    def buffer(self) -> Array | None:
+        """TensorFlow shows nobody its memory."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Put the tensor back."""
+        self._state.put(self._name, value)
+        return self._state.owner
+
+
+def _spec_of(dtype: Any, shape: Any) -> TensorSpec | None:
+    known = BY_NAME.get(dtype.base_dtype.name)
+    if known is None:
+        return None
+    sizes = tuple(shape.as_list()) if shape.rank is not None and shape.is_fully_defined() else None
+    nbytes: int | None = known.itemsize
+    for size in sizes or ():
+        nbytes = None if nbytes is None else nbytes * size
+    return TensorSpec(known.name, sizes, nbytes if known.is_numeric and sizes is not None else None)
+
+
+def _outside() -> Any:
+    """Out of the function that is being traced: values are assigned now, not when it runs."""
+    return sys.modules["tensorflow"].init_scope()
+
+
+# -- old optimizers -----------------------------------------------------------------------------------------------------
+
+
+class _Slots:
+    """The slots of an optimizer that keeps them per variable."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+
+    def names(self) -> Sequence[str]:
+        """Return their names."""
+        return list(self._optimizer.get_slot_names())
+
+    def get(self, variable: object, name: str) -> object | None:
+        """Return the slot of a variable."""
+        if not _is_variable(variable):
+            return None
+        try:
+            slot: object | None = self._optimizer.get_slot(variable, name)
+        except (KeyError, AttributeError):
+            return None
+        return slot
+
+    def create(self, variable: object, name: str) -> object | None:
+        """Return the slot of a variable, made as the optimizer would at its first step."""
+        add = getattr(self._optimizer, "add_slot", None)
+        if add is None or not _is_variable(variable):
+            return None
+        with _outside():
+            made: object = add(variable, name)
+        return made
+
+
+def _is_variable(value: object) -> bool:
+    return isinstance(value, sys.modules["tensorflow"].Variable)
+
+
+def _slots(value: Any) -> _Slots | None:
+    has = callable(getattr(value, "get_slot_names", None)) and callable(getattr(value, "get_slot", None))
+    return _Slots(value) if has else None
+
+
+ADAPTER = TensorFlowAdapter()

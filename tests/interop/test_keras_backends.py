@@ -1,0 +1,115 @@
+"""Keras 3 on JAX, torch and NumPy: all state is in the file and comes back, on every backend and in stock TensorFlow.
+
+Keras has one backend per process, so that each of the others runs `keras_child.py` in one of its own, all of them at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import openckpt
+from keras_graphs import ARCHITECTURES, shape_of
+from openckpt.formats.objectgraph import parse_object_graph
+from openckpt.training import Checkpoint
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+BACKENDS = ("jax", "torch", "numpy")
+CHILD = Path(__file__).resolve().parents[1] / "keras_child.py"
+
+
+@pytest.fixture(scope="module")
+def models(keras: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras_models
+    return keras_models
+
+
+@pytest.fixture(scope="module")
+def written(models: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """Every architecture as every backend wrote it, and what the processes of the others say."""
+    directory = tmp_path_factory.mktemp("backends")
+    for name in ARCHITECTURES:
+        model = models.make(name)
+        models.fill(model)
+        Checkpoint(model=model, optimizer=model.optimizer).write(directory / "tensorflow" / name)
+    command = [sys.executable, "-W", "ignore", str(CHILD)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    running = [
+        subprocess.Popen([*command, name, str(directory)], stdout=subprocess.PIPE, env=environment, text=True)
+        for name in BACKENDS
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    said = {
+        name: {answer["name"]: answer for answer in map(json.loads, output.splitlines())}
+        for name, output in zip(BACKENDS, outputs, strict=True)
+    }
+    return directory, said
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_everything_is_in_the_file_and_comes_back(
+    written: tuple[Path, dict[str, dict[str, Any]]], backend: str, record_property: Any
+) -> None:
+    """Weights, optimizer, metrics and seeds of every architecture, from the backend's own file and from TensorFlow's."""
+    answers = written[1][backend]
+    assert list(answers) == ARCHITECTURES
+    for name, answer in answers.items():
+        everything = {"bound": answer["variables"], "same": True}
+        assert answer == {
+            "name": name,
+            "variables": answer["variables"],
+            "own": everything,
+            "tensorflow's": everything,
+        }
+    total = sum(answer["variables"] for answer in answers.values())
+    record_property("proof", f"Keras on {backend}: {total} variables of {len(answers)} models saved and restored")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_files_are_the_tensorflow_backends(written: tuple[Path, dict[str, dict[str, Any]]], backend: str) -> None:
+    """Both graphs have the same edges and the same keys, every value the same dtype."""
+    directory, _ = written
+    for name in ARCHITECTURES:
+        with (
+            openckpt.open(directory / backend / name) as ours,
+            openckpt.open(directory / "tensorflow" / name) as theirs,
+        ):
+            assert shape_of(ours.graph) == shape_of(theirs.graph), name
+            both = [parse_object_graph(one["_OPENCKPT_OBJECT_GRAPH"].item(), "") for one in (ours, theirs)]
+            assert shape_of(both[0]) == shape_of(both[1]), name
+            assert set(ours.specs) == set(theirs.specs), name
+            for key, spec in ours.specs.items():
+                if spec.dtype != "string":
+                    assert spec == theirs.specs[key], (name, key)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_stock_tensorflow_restores_them(
+    tf: Any, models: Any, written: tuple[Path, dict[str, dict[str, Any]]], backend: str
+) -> None:
+    """`tf.train.Checkpoint` consumes the file of every backend, and what it tracks has the values."""
+    directory, _ = written
+    for name in ARCHITECTURES[BACKENDS.index(backend) :: 4]:
+        model = models.make(name)
+        models.fill(model, 1)
+        tf.train.Checkpoint(model=model, optimizer=model.optimizer).read(
+            str(directory / backend / name)
+        ).assert_consumed()
+        actual = {
+            id(variable): value for variable, value in zip(models.state_of(model), models.values_of(model), strict=True)
+        }
+        models.fill(model)
+        expected = dict(zip(map(id, models.state_of(model)), models.values_of(model), strict=True))
+        equal = [np.array_equal(expected[number], actual[number]) for number in expected]
+        assert sum(equal) >= len(model.optimizer.variables), name

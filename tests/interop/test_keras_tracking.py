@@ -1,0 +1,62 @@
+"""Keras 3 on the TensorFlow backend: the graph that openckpt derives by its rule is the one that stock TensorFlow tracks.
+
+The graphs are compared without nodes that hold no values, of which TensorFlow keeps some for its own books.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import openckpt
+from keras_graphs import ARCHITECTURES, shape_of
+from openckpt.training import Checkpoint
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture(scope="module")
+def models(keras: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras_models
+    return keras_models
+
+
+def test_every_architecture_is_listed(models: Any) -> None:
+    """The names above are those of the module, which cannot be imported before the backend is chosen."""
+    assert list(models.BUILDERS) == ARCHITECTURES
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_graph_is_stock_tensorflows_and_each_restores_the_others(
+    tf: Any, models: Any, tmp_path: Path, name: str
+) -> None:
+    """Same edges, keys, values, `assert_consumed` both ways, also where the model is the root. Full names are Keras paths."""
+    model = models.make(name)
+    models.fill(model)
+    before = models.values_of(model)
+    forms = [lambda kind: kind(model), lambda kind: kind(model=model, optimizer=model.optimizer)]
+
+    for form in forms:
+        theirs = form(tf.train.Checkpoint).write(str(tmp_path / "theirs"))
+        ours = form(Checkpoint).write(tmp_path / "ours")
+
+        with openckpt.open(theirs) as stock, openckpt.open(ours) as own:
+            assert shape_of(own.graph) == shape_of(stock.graph)
+            keys = [key for key in stock.specs if not key.startswith("_CHECKPOINTABLE")]
+            assert keys == [key for key in own.specs if not key.startswith(("_CHECKPOINTABLE", "_OPENCKPT"))]
+            for key in keys:
+                assert stock.specs[key] == own.specs[key]
+                np.testing.assert_array_equal(stock[key], own[key])
+    models.fill(model, 1)
+    forms[1](tf.train.Checkpoint).read(str(ours)).assert_consumed()
+    models.fill(model, 2)
+    status = forms[1](Checkpoint).read(ours).assert_consumed()
+    assert status.report.bound == status.report.variables == len(before)
+    for expected, actual in zip(before, models.values_of(model), strict=True):
+        np.testing.assert_array_equal(expected, actual)

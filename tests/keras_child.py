@@ -1,0 +1,43 @@
+"""What `interop/test_keras_backends.py` runs in a process per backend: ``python keras_child.py BACKEND DIRECTORY``.
+
+Every architecture is saved, restored from its own file and from the one that the TensorFlow backend wrote; a line of JSON
+says what was found.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+
+def main(backend: str, directory: Path) -> None:
+    os.environ["KERAS_BACKEND"] = backend
+    import numpy as np
+
+    import keras_models as models
+    from openckpt.training import Checkpoint
+
+    def same(before: list[Any], after: list[Any]) -> bool:
+        return all(np.array_equal(a.astype("float64"), b.astype("float64")) for a, b in zip(before, after, strict=True))
+
+    for name in models.BUILDERS:
+        model = models.make(name)
+        models.fill(model)
+        before = models.values_of(model)
+        saved = Checkpoint(model=model, optimizer=model.optimizer).write(directory / backend / name)
+        said: dict[str, Any] = {"name": name, "variables": len(before)}
+        for origin, path in (("own", saved), ("tensorflow's", directory / "tensorflow" / name)):
+            models.fill(model, 1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                status = Checkpoint(model=model, optimizer=model.optimizer).read(path).assert_consumed()
+            said[origin] = {"bound": status.report.bound, "same": same(before, models.values_of(model))}
+        print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
