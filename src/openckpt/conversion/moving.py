@@ -69,6 +69,7 @@ def move(
     max_memory: int = DEFAULT_MEMORY,
     progress: Progress | None = None,
     what: str = "converting",
+    threads: int | None = 1,
 ) -> Generator[list[Moved]]:
     """Yield the tensors of ``rows``, in this order, many small ones at once; each is checked as it is read.
 
@@ -79,6 +80,7 @@ def move(
         max_memory: bytes that all tensors in memory may take beyond the largest one.
         progress: told the bytes of the source that are done.
         what: what to call the work.
+        threads: that read; one is best while the caller writes, None takes all that pay.
 
     Raises:
         CheckpointError, OSError: as the reader; integers that do not fit (``convert.cast``).
@@ -90,7 +92,7 @@ def move(
     batches = list(_batches([_judge(ckpt, row) for row in rows], min(_BATCH_BYTES, budget // 4)))
     total = sum(row.spec.nbytes or 0 for row in rows)
     done = 0
-    loaded = compute_ahead(lambda batch: _load(ckpt, batch, memory, casting), batches)
+    loaded = compute_ahead(lambda batch: _load(ckpt, batch, memory, casting, threads), batches)
     try:
         for batch in batches:
             buffer, items = next(loaded)  # not by zip, which would hold on to the last ones
@@ -119,7 +121,9 @@ def checksum(
     what: str = "checking",
 ) -> dict[str, int]:
     """Return ``{key: CRC-32C of the tensor's bytes as a V2 data file has them}``, every tensor read and checked."""
-    with closing(move(ckpt, rows, casting=casting, max_memory=max_memory, progress=progress, what=what)) as moved:
+    with closing(
+        move(ckpt, rows, casting=casting, max_memory=max_memory, progress=progress, what=what, threads=None)
+    ) as moved:
         return {item.row.key: item.stored.crc or 0 for batch in moved for item in batch}
 
 
@@ -172,12 +176,12 @@ def _room(batch: Sequence[_Item]) -> int:
 
 
 def _load(
-    ckpt: CheckpointReader, batch: Sequence[_Item], memory: Memory, casting: Casting | None
+    ckpt: CheckpointReader, batch: Sequence[_Item], memory: Memory, casting: Casting | None, threads: int | None
 ) -> tuple[Bytes | None, list[Moved]]:
     """Read one batch; on the reader thread."""
     if not batch[0].direct:
         memory.reserve(_room(batch))
-        values = ckpt.read_many([item.row.key for item in batch], threads=1)
+        values = ckpt.read_many([item.row.key for item in batch], threads=threads)
         return None, [_finish(item, values[item.row.key], None, casting, ckpt.prefix) for item in batch]
     try:
         buffer = memory.take(_room(batch))
@@ -190,7 +194,7 @@ def _load(
         places.append(buffer[at : at + item.room])
         out[item.row.key] = _target(item, buffer[at : at + item.room])
         at += item.room
-    read: Mapping[str, Array] = ckpt.read_many(list(out), out=out, threads=1)
+    read: Mapping[str, Array] = ckpt.read_many(list(out), out=out, threads=threads)
     moved = [
         _finish(item, read[item.row.key], place, casting, ckpt.prefix)
         for item, place in zip(batch, places, strict=True)
