@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
+from openckpt.errors import UnsupportedError
 from openckpt.training.live import LiveNode
 from openckpt.training.tracking import PY_STATE, Bare
 
@@ -60,7 +61,10 @@ def absorb_states(stored: Readable, states: Mapping[LiveNode, tuple[str, Mapping
 def _way_back(node: LiveNode) -> Callable[[], object]:
     """Return what gives an object the state that it has now."""
     absorb = node.view.absorb
-    text = next((leaf.value() for leaf in node.view.leaves if leaf.attribute == PY_STATE), None)
+    try:
+        text = next((leaf.value() for leaf in node.view.leaves if leaf.attribute == PY_STATE), None)
+    except UnsupportedError:  # it stands for an object to come, and has no state
+        return lambda: None
     arrays = {name: value.value for name, value, _ in node.view.children if isinstance(value, Bare)}
     if absorb is None or text is None or sum(array.nbytes for array in arrays.values()) > _MOST_BYTES:  # type: ignore[attr-defined]
         return lambda: None

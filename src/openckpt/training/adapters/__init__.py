@@ -48,7 +48,13 @@ def view_of(value: object) -> View | None:
 
 
 def _candidates(roots: set[str]) -> list[str]:
-    return [name for name in _ADAPTERS if name == "plain" or (roots & set(_ROOTS[name]) and _is_imported(name))]
+    return [name for name in _ADAPTERS if _may_know(name, roots)]
+
+
+def _may_know(name: str, roots: set[str]) -> bool:
+    if name in ("plain", "jax"):  # a program may register any class of its own with JAX
+        return name == "plain" or "jax" in sys.modules
+    return bool(roots & set(_ROOTS[name])) and _is_imported(name)
 
 
 def _is_imported(name: str) -> bool:

@@ -79,8 +79,15 @@ def as_child(name: str, value: object) -> Child:
     if bare is None:
         import numpy as np
 
-        bare = _IS_BARE[kind] = issubclass(kind, (*_BARE, np.generic))
+        bare = _IS_BARE[kind] = issubclass(kind, (*_BARE, np.generic, *_jax_arrays()))
     return Child(name, Bare(value) if bare else value)
+
+
+def _jax_arrays() -> tuple[type, ...]:
+    """Return the classes of JAX's values: two places may hold the same one without being one variable."""
+    jax: Any = sys.modules.get("jax")
+    found = (getattr(jax, name, None) for name in ("Array", "ShapeDtypeStruct"))
+    return tuple(kind for kind in found if isinstance(kind, type))
 
 
 def _array(value: Array) -> View:
@@ -101,6 +108,10 @@ def _bare(place: Bare) -> View:
     name = type(value).__name__
     if isinstance(value, (str, bytes, type(None))):
         return View(name, leaves=(TextLeaf(value),))
+    if isinstance(value, _jax_arrays()):
+        from openckpt.training.adapters.jax_values import array_view
+
+        return array_view(value)
     leaf = NumberLeaf(value)
     if leaf.spec() is not None:
         return View(name, leaves=(leaf,))

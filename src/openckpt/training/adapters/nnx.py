@@ -1,0 +1,104 @@
+"""Flax nnx: modules, optimizers, metrics and streams of random numbers, whose Variables are restored in place.
+
+    Module, Optimizer, Rngs, List ...    the attributes that nnx calls data; sizes and functions are not state
+    Variable                             its value lies directly at it: model/linear/kernel
+
+Shared Variables are one node, as in nnx itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flax import nnx
+
+from openckpt.formats.spec import TensorSpec
+from openckpt.training.tracking import Child, Leaf, View
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
+
+_INTERNAL = ("_pytree__", "_object__")
+
+
+def nnx_view(value: object) -> View | None:
+    """Return the view of an object of nnx, None of any other."""
+    if isinstance(value, nnx.Variable):
+        return _variable(value)
+    if isinstance(value, nnx.Pytree):
+        return _object(value)
+    return None
+
+
+def _object(value: Any) -> View:
+    from openckpt.training.adapters.plain import as_child
+
+    is_data: Mapping[str, bool] = value._pytree__nodes
+    children: list[Child] = [
+        as_child(name, held)
+        for name, held in vars(value).items()
+        if is_data.get(name, False) and not name.startswith(_INTERNAL)
+    ]
+
+    def replace(new: Mapping[str, object]) -> object:
+        for name, item in new.items():
+            setattr(value, name, item)
+        return value
+
+    kind = f"nnx {type(value).__name__}"
+    return View(kind, children, replace=replace, is_optimizer=isinstance(value, nnx.Optimizer))
+
+
+def _variable(variable: Any) -> View:
+    """Return the view of what a Variable holds, with the Variable as the object that keeps it."""
+    from openckpt.training.adapters import view_of
+    from openckpt.training.adapters.plain import as_child
+
+    held = variable.get_raw_value()
+    inner = view_of(as_child("value", held).value)
+    kind = type(variable).__name__
+    if inner is None:
+        return View(kind, refused=f"a {kind} that holds a {type(held).__name__} cannot be saved")
+    replace, absorb = inner.replace, inner.absorb
+
+    def put(new: object) -> object:
+        if new is not held:
+            variable.set_raw_value(new)
+        return variable
+
+    return View(
+        kind,
+        inner.children,
+        leaves=[_Held(leaf, put) for leaf in inner.leaves],
+        replace=None if replace is None else lambda new: put(replace(new)),
+        absorb=None if absorb is None else lambda state, arrays: put(absorb(state, arrays)),
+        examine=inner.examine,
+        refused=inner.refused,
+    )
+
+
+class _Held:
+    """The value of a Variable: restored by giving the Variable what would have taken its place."""
+
+    __slots__ = ("_leaf", "_put", "attribute", "full_name")
+
+    def __init__(self, leaf: Leaf, put: Any) -> None:
+        self._leaf, self._put = leaf, put
+        self.attribute = leaf.attribute
+        self.full_name = leaf.full_name
+
+    def spec(self) -> TensorSpec | None:
+        return self._leaf.spec()
+
+    def value(self) -> Any:
+        return self._leaf.value()
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        return self._leaf.refusal(stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        return self._leaf.buffer()
+
+    def assign(self, value: Array) -> object:
+        return self._put(self._leaf.assign(value))
