@@ -27,7 +27,7 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 if TYPE_CHECKING:
     from openckpt.findings import Finding
     from openckpt.formats.objectpaths import Layout, Paths
-    from openckpt.formats.spec import TensorReader
+    from openckpt.formats.spec import Array, TensorReader
 
 __all__ = [
     "Attribute",
@@ -123,8 +123,11 @@ def read_object_graph(reader: TensorReader, limits: Limits = DEFAULT_LIMITS) -> 
     """
     if GRAPH_KEY not in reader:
         return None
-    value = reader.read(GRAPH_KEY)
-    where = Where(reader.path, GRAPH_KEY)
+    return parse_graph_value(reader.read(GRAPH_KEY), Where(reader.path, GRAPH_KEY), limits)
+
+
+def parse_graph_value(value: Array, where: Where, limits: Limits = DEFAULT_LIMITS) -> ObjectGraph:
+    """Parse the tensor that holds a graph; raises as `read_object_graph`."""
     data: object = value[()] if value.shape == () else None
     if not isinstance(data, bytes):
         raise CorruptionError(

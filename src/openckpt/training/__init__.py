@@ -13,13 +13,14 @@ from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from openckpt.training.checkpoint import Checkpoint
-    from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, RestoreReport
+    from openckpt.training.report import RestoreReport
+    from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus
 
 _HOMES = {
     "Checkpoint": "checkpoint",
     "CheckpointLoadStatus": "status",
     "InitializationOnlyStatus": "status",
-    "RestoreReport": "status",
+    "RestoreReport": "report",
 }
 
 __all__ = [

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from openckpt.errors import ConflictError, MismatchError, PartialRestoreWarning, shown
-from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph, parse_object_graph
+from openckpt.errors import ConflictError, MismatchError, Where, shown
+from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph, parse_graph_value
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
-from openckpt.training.binding import bind
-from openckpt.training.leaves import refusal_of
-from openckpt.training.live import Identity, LiveGraph
+from openckpt.training.binding import Binding, bind
+from openckpt.training.collecting import collection_held
+from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
+from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.recording import FULL_GRAPH_KEY, record, values_of
+from openckpt.training.report import is_counter, unresolved_ids
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
-from openckpt.training.status import SAVE_COUNTER, CheckpointLoadStatus, InitializationOnlyStatus, is_counter
-from openckpt.training.tracking import VARIABLE_VALUE, Child, View
+from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
+from openckpt.training.tracking import Bare, Child, View
 from openckpt.writing import SavedPath, save
 from openckpt.writing.manifests import only_manifest
 
 if TYPE_CHECKING:
-    from openckpt.formats.spec import Array
     from openckpt.opening import CheckpointReader
 
 
@@ -44,13 +45,17 @@ class Checkpoint:
 
     def __init__(self, root: object = None, **children: object) -> None:
         for name in children:
-            if name.startswith("_") or hasattr(type(self), name):
+            if name.startswith("_") or hasattr(type(self), name) or name in _OWN:
                 raise ValueError(f"a child cannot be called {name!r}: that is a name of Checkpoint's own")
         self._root = root
         self._children = dict(sorted(children.items()))
-        self._counter: _Counter | None = None
+        self._own_counter: Counter | None = None
+        self._counted = 0  # where a counter that does not exist yet begins
         self._written: set[str] = set()
+        self._unsaid: Unsaid | None = None
         self.restored_step: int | None = None
+        """the number of the checkpoint that was restored last"""
+        self._root_view()  # raises what is wrong with the names
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -64,45 +69,80 @@ class Checkpoint:
         else:
             self._children[name] = value
 
+    def __delattr__(self, name: str) -> None:
+        if name not in self._children:
+            raise AttributeError(f"this Checkpoint has no child {name!r}")
+        del self._children[name]
+
+    def __openckpt_view__(self) -> View:
+        """Return the view of a Checkpoint inside of another one: its children, the root as one of them."""
+        root = [] if self._root is None else [Child("root", self._root)]
+        children = sorted((*self._attached(), *root), key=lambda child: child.name)
+        counter = [] if self._own_counter is None else [Child(SAVE_COUNTER, self._own_counter)]
+        return View("Checkpoint", [*children, *counter], replace=self._replace, family="container")
+
     # -- the program --------------------------------------------------------------------------------------------------
 
     @property
     def save_counter(self) -> int:
         """How many times this was saved, restores included: the number of the last checkpoint."""
-        return 0 if self._counter is None else self._counter.number
+        counter = self._counter()
+        return self._counted if counter is None else counter.number
+
+    @property
+    def root(self) -> Any:
+        """The root that was given, or its successor where a restore had to make a new object; None where there was none."""
+        return self._root
+
+    def _attached(self) -> list[Child]:
+        return [as_child(name, value) for name, value in self._children.items()]
 
     def _live(self) -> LiveGraph:
-        return LiveGraph(self if self._root is None else self._root, self._root_view())
+        with collection_held():
+            return LiveGraph(self if self._root is None else self._root, self._root_view())
 
     def _root_view(self) -> View:
-        own = [as_child(name, value) for name, value in self._children.items()]
-        counter = [] if self._counter is None else [Child(SAVE_COUNTER, self._counter)]
+        counter = [] if self._own_counter is None else [Child(SAVE_COUNTER, self._own_counter)]
         if self._root is None:
-            return View("Checkpoint", [*own, *counter], replace=self._replace)
+            return View("Checkpoint", [*self._attached(), *counter], replace=self._replace)
         view = view_of(self._root)
-        if view is None:
+        if view is None or view.refused:
             raise ValueError(f"a {type(self._root).__name__} cannot be the root of a checkpoint")
         names = {child.name: child.value for child in view.children}
         for name, value in self._children.items():
-            if name in names and names[name] is not value:
-                raise ValueError(f"the root has another child called {name!r}")
+            held = names.get(name, value)
+            if held is not value and (not isinstance(held, Bare) or held.value is not value):
+                raise ValueError(
+                    f"the root has another child called {name!r}: call the keyword something else, or leave it out"
+                )
         # TensorFlow hangs the root below itself as "root", and sorts it among the keywords (formats 6.3).
-        attached = sorted([*own, Child("root", self._root)], key=lambda child: child.name)
-        view.children = [*view.children, *(child for child in (*attached, *counter) if child.name not in names)]
-        replace = view.replace
+        attached = sorted([*self._attached(), Child("root", self._root)], key=lambda child: child.name)
+        children = [*view.children, *(child for child in (*attached, *counter) if child.name not in names)]
 
-        def replace_any(new: Mapping[str, object]) -> object:
-            mine = {name: item for name, item in new.items() if name in self._children}
-            self._replace(mine)
-            others = {name: item for name, item in new.items() if name not in mine}
-            return replace(others) if others and replace is not None else self._root
+        def replace(new: Mapping[str, object]) -> object:
+            self._replace({name: item for name, item in new.items() if name in self._children})
+            others = {name: item for name, item in new.items() if name in names}
+            if others and view.replace is not None:
+                self._root = view.replace(others)
+            return self._root
 
-        view.replace = replace_any
-        return view
+        return dataclasses.replace(view, children=children, replace=replace)
 
     def _replace(self, new: Mapping[str, object]) -> object:
-        self._children.update(new)
+        for name, item in new.items():
+            if name == "root":
+                self._root = item
+            else:
+                self._children[name] = item
         return self
+
+    def _counter(self, *, create: bool = False) -> Counting | None:
+        """Return what counts the saves, None where nothing does yet; a root may have a counter of its own."""
+        of_root = None if self._root is None else view_of(self._root)
+        own = None if of_root is None else find_root_counter(of_root)
+        if own is None and create and self._own_counter is None:
+            self._own_counter = Counter(self._counted)
+        return own or self._own_counter
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
@@ -121,7 +161,8 @@ class Checkpoint:
             UnsupportedError: something cannot be saved (``training.*``, ``writing.*``); named with its path.
             OSError: as the system says; nothing has changed then, the counter neither.
         """
-        counter = self._count()
+        counter = self._counter(create=True)
+        assert counter is not None
         counter.number += 1
         path = f"{os.fspath(prefix)}-{counter.number}"
         try:
@@ -142,29 +183,42 @@ class Checkpoint:
         """Save under exactly this prefix, over what is there; no counter, no manifest. Raises as `save`."""
         return self._write(os.fspath(prefix), True, False, durability, store)
 
-    def _count(self) -> _Counter:
-        if self._counter is None:
-            self._counter = _Counter()
-        return self._counter
-
     def _write(
         self, path: str, overwrite: bool, newest: bool, durability: Durability, store: WritableStore | None
     ) -> SavedPath:
-        recorded = record(self._live())
-        values = values_of(recorded, path)
-        if recorded.full_graph is not None:
-            values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
-        values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
-        saved = save(
-            path,
-            values,
-            overwrite=overwrite,
-            durability=durability,
-            update_manifest=(lambda _: only_manifest(os.path.basename(path))) if newest else False,
-            store=store,
-        )
+        self._say_unsaid()
+        values, live = self._values(path)
+        nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
+        try:
+            with collection_held(when=len(values) > 64 and nbytes < 256 << 20):
+                saved = save(
+                    path,
+                    values,
+                    overwrite=overwrite,
+                    durability=durability,
+                    update_manifest=(lambda _: only_manifest(os.path.basename(path))) if newest else False,
+                    store=store,
+                )
+        finally:
+            live.release()
         self._written.add(path)
         return saved
+
+    def _values(self, path: str) -> tuple[dict[str, Any], LiveGraph]:
+        """Return what is to be stored by key, and the objects it belongs to."""
+        with collection_held():
+            live = self._live()
+            recorded = record(live)
+            values = values_of(recorded, path)
+            if recorded.full_graph is not None:
+                values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
+            values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
+        return values, live
+
+    def _say_unsaid(self) -> None:
+        """Give the warning of a restore whose status the program still holds, before its answer is overtaken."""
+        unsaid, self._unsaid = self._unsaid, None
+        say_now(unsaid, 4)
 
     # -- restoring ----------------------------------------------------------------------------------------------------
 
@@ -187,38 +241,56 @@ class Checkpoint:
         """
         if path is None:
             return InitializationOnlyStatus()
-        self._count()
-        return self._restore(os.fspath(path), partial=partial, cast=cast)
+        is_first = self._counter() is None
+        self._counter(create=True)
+        try:
+            return self._restore(os.fspath(path), partial=partial, cast=cast)
+        except BaseException:
+            if is_first:
+                self._own_counter = None
+            raise
 
     def read(
         self, path: str | os.PathLike[str], *, partial: bool = False, cast: bool = False
     ) -> CheckpointLoadStatus | InitializationOnlyStatus:
-        """Restore as `restore` does, but leave the save counter alone where there is none yet."""
+        """Restore as `restore` does, but make no save counter where there is none yet: the first save does, and goes on
+        counting from the file's.
+        """
         return self._restore(os.fspath(path), partial=partial, cast=cast)
 
     def _restore(self, path: str, *, partial: bool, cast: bool) -> CheckpointLoadStatus:
         from openckpt.opening import open
 
+        self._say_unsaid()
         with open(path) as stored:
-            graph = _graph_of(stored)
-            live = self._live()
-            binding = bind(graph, live)
-            checked = check_values(stored, binding, cast=cast)
-            self._check_matched(stored, graph, live, checked.nodes(), partial=partial)
+            with collection_held():
+                graph = _graph_of(stored)
+                live = self._live()
+                binding = bind(graph, live)
+                checked = check_values(stored, binding, cast=cast)
+                if not partial:
+                    self._check_matched(stored, graph, live, checked.nodes())
+                specs = _specs_of_unresolved(stored, graph, binding)
+                counted = None if self._counter() is not None else _stored_counter(stored, graph)
             prove_values(stored, checked)
             changed = assign_values(stored, checked)
             self.restored_step = stored.step
+        self._counted = self._counted if counted is None else counted
         live.settle(replace_objects(live, changed))
+        binding.values.clear()  # they hold the old values of what was replaced
         restored: set[Identity] = {node.identity() for node in checked.nodes()}
-        status = CheckpointLoadStatus(path, graph, binding, self._live, restored, keep=live.keep())
-        self._warn(status, partial=partial)
+        status = CheckpointLoadStatus(path, graph, binding, self._live, restored, specs, keep=live.keep())
+        if not partial:
+            report = status.report_of(live)
+            if 0 < report.bound < report.variables or report.forgotten:
+                self._unsaid = status.warn_unless_expected(str(report))
         return status
 
     def _check_matched(
-        self, stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, bound: set[Any], *, partial: bool
+        self, stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, bound: set[LiveNode]
     ) -> None:
         variables = [node for node in live.holders() if not is_counter(node)]
-        if partial or not variables or any(node in bound for node in variables):
+        if not variables or any(node in bound for node in variables):
             return
         names = [child.local_name for child in graph.nodes[0].children if child.local_name != SAVE_COUNTER]
         own = [name for name, _, _ in live.nodes[0].children if name != SAVE_COUNTER]
@@ -230,18 +302,32 @@ class Checkpoint:
             found=f"objects called {shown(own)}",
         )
 
-    def _warn(self, status: CheckpointLoadStatus, *, partial: bool) -> None:
-        report = status.report
-        if not partial and 0 < report.bound < report.variables:
-            warnings.warn(str(report), PartialRestoreWarning, stacklevel=4)
-
 
 _OWN = frozenset(("restored_step",))
 
 
+def _specs_of_unresolved(stored: CheckpointReader, graph: ObjectGraph, binding: Binding) -> dict[int, TensorSpec]:
+    specs = {}
+    for node_id in unresolved_ids(graph, binding)[:1000]:  # they are candidates for names; nobody reads more
+        key = graph.nodes[node_id].attributes[0].checkpoint_key
+        if key in stored:
+            specs[node_id] = stored.specs[key]
+    return specs
+
+
+def _stored_counter(stored: CheckpointReader, graph: ObjectGraph) -> int | None:
+    """Return the count of a file's save counter."""
+    for child in graph.nodes[0].children:
+        for attribute in graph.nodes[child.node_id].attributes if child.local_name == SAVE_COUNTER else ():
+            value = stored.get(attribute.checkpoint_key)
+            if value is not None and value.shape == () and value.dtype.kind in "iu":
+                return int(value)
+    return None
+
+
 def _graph_of(stored: CheckpointReader) -> ObjectGraph:
     if FULL_GRAPH_KEY in stored:
-        return parse_object_graph(stored[FULL_GRAPH_KEY].item(), stored.prefix)
+        return parse_graph_value(stored[FULL_GRAPH_KEY], Where(stored.prefix, FULL_GRAPH_KEY))
     graph = stored.graph
     if graph is None:
         raise MismatchError(
@@ -250,42 +336,3 @@ def _graph_of(stored: CheckpointReader) -> ObjectGraph:
             "this checkpoint has no object graph, so its values have names and no places",
         )
     return graph
-
-
-class _Counter:
-    """The save counter: an int64 variable of the graph."""
-
-    def __init__(self) -> None:
-        self.number = 0
-
-    def __openckpt_view__(self) -> View:
-        return View("save counter", leaves=(_CounterLeaf(self),), family="container")
-
-
-class _CounterLeaf:
-    """Its value."""
-
-    attribute = VARIABLE_VALUE
-    full_name = SAVE_COUNTER
-
-    def __init__(self, counter: _Counter) -> None:
-        self._counter = counter
-
-    def spec(self) -> TensorSpec | None:
-        return _INT64
-
-    def value(self) -> Any:
-        return self._counter.number
-
-    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
-        return refusal_of(_INT64, stored, cast=cast)
-
-    def buffer(self) -> Array | None:
-        return None
-
-    def assign(self, value: Array) -> object:
-        self._counter.number = int(value)
-        return self._counter
-
-
-_INT64 = TensorSpec("int64", (), 8)

@@ -136,7 +136,8 @@ class LiveGraph:
         """Remember the new objects of nodes in the place of the old, and no old value."""
         for node in self.nodes:
             if node in replaced:
-                node.object = replaced[node]
+                new = replaced[node]
+                node.object = Bare(new) if isinstance(node.object, Bare) else new
                 node.view = View(node.view.kind, family=node.view.family)
             elif any(child in replaced for _, child, _ in node.children):
                 node.view = dataclasses.replace(node.view, children=())

@@ -1,52 +1,30 @@
 """What a restore did: TensorFlow's status object, exact in its conditions (formats 6.8), and readable.
 
 `CheckpointLoadStatus` looks at the program anew whenever it is asked, because objects may have been built since.
+
+                                          raises when                                                    TensorFlow's
+    assert_existing_objects_matched       an object with values is bound to no node of the file          the same
+    assert_consumed                       also: a node with values is bound to no object, a slot
+                                          waits, an attribute of the file has no taker                   the same
+    assert_nontrivial_match               nothing but the root is bound                                  the same
+
+An object may be bound and yet get no value, where the file's node has none: TensorFlow's questions do not see that, the report
+does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+import weakref
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
-from openckpt.errors import NotMatchedError, Where, shown
+from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown
 from openckpt.formats.objectgraph import ObjectGraph
+from openckpt.formats.spec import TensorSpec
 from openckpt.training.binding import Binding
-from openckpt.training.live import Identity, LiveGraph, LiveNode
-
-SAVE_COUNTER = "save_counter"
-
-
-@dataclass(frozen=True, slots=True)
-class RestoreReport:
-    """The same in plain values.
-
-    Attributes:
-        path: the checkpoint.
-        bound: variables of the program that have a value from the file.
-        variables: variables of the program, the save counter not counted.
-        unbound: readable names of variables of the program that got no value.
-        unresolved: readable names of stored values that no object of the program took.
-        unused: readable names of stored attributes that the bound object cannot take.
-        waiting: how many stored values wait for objects that are not there yet.
-    """
-
-    path: str
-    bound: int
-    variables: int
-    unbound: tuple[str, ...]
-    unresolved: tuple[str, ...]
-    unused: tuple[str, ...]
-    waiting: int
-
-    def __str__(self) -> str:
-        text = f"{self.path}: bound {self.bound} of {self.variables} variables"
-        if self.unbound:
-            text += f"; without a value: {shown(self.unbound)}"
-        if self.unresolved:
-            text += f"; stored and not used: {shown(self.unresolved)}"
-        if self.unused:
-            text += f"; attributes that nothing takes: {shown(self.unused)}"
-        return text
+from openckpt.training.live import Identity, LiveGraph
+from openckpt.training.report import RestoreReport, make_report, unresolved_ids
 
 
 class CheckpointLoadStatus:
@@ -59,50 +37,59 @@ class CheckpointLoadStatus:
         binding: Binding,
         live: Callable[[], LiveGraph],
         restored: set[Identity],
+        specs: Mapping[int, TensorSpec],
         *,
         keep: object = None,
     ) -> None:
         self.path = path
         self._graph, self._binding, self._live = graph, binding, live
+        self._matched = {node.identity() for node in binding.nodes.values()}
+        """the live objects that are bound to a node of the file"""
         self._restored = restored
-        """the live objects whose values this restore assigned"""
+        """those whose values this restore assigned"""
+        self._specs = specs
         self._keep = keep  # what those identities belong to
-        self._partial = False
+        self._warning: Unsaid | None = None
 
     # -- TensorFlow's questions ---------------------------------------------------------------------------------------
 
     def assert_existing_objects_matched(self) -> CheckpointLoadStatus:
-        """Raise unless every object of the program that has values got them from the file."""
-        unbound = self._unbound(self._live())
-        if unbound:
+        """Raise unless every object of the program that has values is bound to a node of the file."""
+        live = self._live()
+        labels = [node.label() for node in live.holders() if node.identity() not in self._matched]
+        live.release()
+        if labels:
             raise self._failure(
-                f"found {len(unbound)} objects of the program that were not bound to stored values: "
-                f"{shown([node.label() for node in unbound])}"
+                f"found {len(labels)} objects of the program that were not bound to stored values: {shown(labels)}"
             )
         return self
 
     def assert_consumed(self) -> CheckpointLoadStatus:
-        """Raise unless everything in the file has its object in the program, and every object its value."""
-        unresolved = self._unresolved()
+        """Raise unless everything in the file has its object in the program, and every object its place in the file."""
+        unresolved = [self._graph.name(node_id) for node_id in unresolved_ids(self._graph, self._binding)]
         if unresolved:
             raise self._failure(f"stored values that no object of the program took: {shown(unresolved)}")
         if self._binding.slots:
             raise self._failure(f"{len(self._binding.slots)} stored slot variables wait for their optimizer")
-        unused = self._unused()
-        if unused:
+        if self._binding.unused:
+            unused = [f"{self._graph.name(node_id)} ({attribute})" for node_id, attribute in self._binding.unused]
             raise self._failure(f"stored attributes that nothing takes: {shown(unused)}")
         return self.assert_existing_objects_matched()
 
     def assert_nontrivial_match(self) -> CheckpointLoadStatus:
         """Raise unless something beside the root was matched."""
         if len(self._binding.nodes) <= 1:
-            has_values = any(True for _ in self._live().leaves())
+            live = self._live()
+            has_values = bool(live.holders())
+            live.release()
             raise self._failure("nothing but the root was matched" if has_values else "there is nothing to load into")
         return self
 
     def expect_partial(self) -> CheckpointLoadStatus:
-        """Say that the rest of the file is not wanted; no warning will come."""
-        self._partial = True
+        """Say that the rest of the file, or of the program, is not wanted; no warning will come."""
+        if self._warning is not None:
+            self._warning.detach()
+            self._warning = None
         return self
 
     def run_restore_ops(self, session: object = None) -> CheckpointLoadStatus:
@@ -119,42 +106,46 @@ class CheckpointLoadStatus:
     def report(self) -> RestoreReport:
         """What was matched and what was not, as it stands now."""
         live = self._live()
-        unbound = self._unbound(live)
-        counted = [node for node in live.holders() if not is_counter(node)]
-        return RestoreReport(
-            self.path,
-            len([node for node in counted if node not in unbound]),
-            len(counted),
-            tuple(node.label() for node in unbound if not is_counter(node)),
-            tuple(self._unresolved()),
-            tuple(self._unused()),
-            len(self._binding.deferred) + len(self._binding.slots),
-        )
+        report = self.report_of(live)
+        live.release()
+        return report
+
+    def report_of(self, live: LiveGraph) -> RestoreReport:
+        """Return the report for a program that has been walked."""
+        unbound = [node for node in live.holders() if node.identity() not in self._restored]
+        return make_report(self.path, self._graph, self._binding, live, unbound, self._specs)
 
     def __str__(self) -> str:
         return str(self.report)
 
+    def warn_unless_expected(self, text: str) -> Unsaid:
+        """Give a `PartialRestoreWarning` when the program lets go of this status, unless it calls `expect_partial` before.
+
+        Nearly always that is at once. Where the status is kept, the next save or restore says it, and the end of the program at
+        the latest.
+        """
+        self._warning = weakref.finalize(self, _warn, text, 3)
+        return self._warning
+
     def _failure(self, message: str) -> NotMatchedError:
+        self.expect_partial()  # the error says what the warning would
         return NotMatchedError("training.not-matched", self.path, message)
 
-    def _unbound(self, live: LiveGraph) -> list[LiveNode]:
-        return [node for node in live.holders() if node.identity() not in self._restored]
 
-    def _unresolved(self) -> list[str]:
-        bound = self._binding.nodes
-        return [
-            self._graph.name(node_id)
-            for node_id, node in enumerate(self._graph.nodes)
-            if node_id not in bound and any(not attribute.is_optional for attribute in node.attributes)
-        ]
-
-    def _unused(self) -> list[str]:
-        return [f"{self._graph.name(node_id)} ({attribute})" for node_id, attribute in self._binding.unused]
+Unsaid: TypeAlias = "weakref.finalize[[str, int], CheckpointLoadStatus]"
+"""A warning that is still to be given."""
 
 
-def is_counter(node: LiveNode) -> bool:
-    """Return whether this is the save counter, which every Checkpoint has and nobody counts."""
-    return node.parent is not None and node.parent[1] == SAVE_COUNTER and node.parent[0].number == 0
+def say_now(unsaid: Unsaid | None, stacklevel: int) -> None:
+    """Give a warning that was not given yet, for the caller so many frames up."""
+    alive = None if unsaid is None else unsaid.detach()
+    if alive is not None:
+        warnings.warn(alive[2][0], PartialRestoreWarning, stacklevel=stacklevel + 1)
+
+
+def _warn(text: str, stacklevel: int) -> None:
+    # 1 is this line, 2 that of weakref, 3 that of the program by which the status went.
+    warnings.warn(text, PartialRestoreWarning, stacklevel=stacklevel)
 
 
 class InitializationOnlyStatus:
