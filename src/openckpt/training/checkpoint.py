@@ -16,9 +16,9 @@ from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import Binding, bind
 from openckpt.training.collecting import collection_held
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
-from openckpt.training.live import Identity, LiveGraph, LiveNode
+from openckpt.training.live import LiveGraph
 from openckpt.training.recording import FULL_GRAPH_KEY, record, values_of
-from openckpt.training.report import is_counter, unresolved_ids
+from openckpt.training.report import forgotten_optimizers, make_report, unresolved_ids, variables_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
 from openckpt.training.tracking import Bare, Child, View
@@ -268,8 +268,9 @@ class Checkpoint:
                 live = self._live()
                 binding = bind(graph, live)
                 checked = check_values(stored, binding, cast=cast)
-                if not partial:
-                    self._check_matched(stored, graph, live, checked.nodes())
+                variables = variables_of(live)
+                if variables and not partial and checked.nodes().isdisjoint(variables):
+                    raise _nothing_matched(stored, graph, live, len(variables))
                 specs = _specs_of_unresolved(stored, graph, binding)
                 counted = None if self._counter() is not None else _stored_counter(stored, graph)
             prove_values(stored, checked)
@@ -278,29 +279,24 @@ class Checkpoint:
         self._counted = self._counted if counted is None else counted
         live.settle(replace_objects(live, changed))
         binding.values.clear()  # they hold the old values of what was replaced
-        restored: set[Identity] = {node.identity() for node in checked.nodes()}
+        restored = checked.nodes()
         status = CheckpointLoadStatus(path, graph, binding, self._live, restored, specs, keep=live.keep())
-        if not partial:
-            report = status.report_of(live)
-            if 0 < report.bound < report.variables or report.forgotten:
-                self._unsaid = status.warn_unless_expected(str(report))
+        unbound = [node for node in variables if node not in restored]
+        if not partial and (0 < len(unbound) < len(variables) or forgotten_optimizers(graph, binding, live)):
+            self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
         return status
 
-    def _check_matched(
-        self, stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, bound: set[LiveNode]
-    ) -> None:
-        variables = [node for node in live.holders() if not is_counter(node)]
-        if not variables or any(node in bound for node in variables):
-            return
-        names = [child.local_name for child in graph.nodes[0].children if child.local_name != SAVE_COUNTER]
-        own = [name for name, _, _ in live.nodes[0].children if name != SAVE_COUNTER]
-        raise MismatchError(
-            "training.nothing-matched",
-            stored.prefix,
-            f"none of the {len(variables)} variables of the program is in the checkpoint, so nothing was restored",
-            expected=f"objects called {shown(names)}",
-            found=f"objects called {shown(own)}",
-        )
+
+def _nothing_matched(stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, count: int) -> MismatchError:
+    names = [child.local_name for child in graph.nodes[0].children if child.local_name != SAVE_COUNTER]
+    own = [name for name, _, _ in live.nodes[0].children if name != SAVE_COUNTER]
+    return MismatchError(
+        "training.nothing-matched",
+        stored.prefix,
+        f"none of the {count} variables of the program is in the checkpoint, so nothing was restored",
+        expected=f"objects called {shown(names)}",
+        found=f"objects called {shown(own)}",
+    )
 
 
 _OWN = frozenset(("restored_step",))

@@ -98,7 +98,7 @@ def make_report(
         unbound: those of its nodes that have values, and got none; the save counter counts for nothing.
         specs: node id of the file -> spec of its value, of those that nobody took.
     """
-    variables = [node for node in live.holders() if not is_counter(node)]
+    variables = variables_of(live)
     without = set(unbound)
     missing = [node for node in variables if node in without]
     unresolved = unresolved_ids(graph, binding)
@@ -111,9 +111,14 @@ def make_report(
         tuple(graph.name(node_id) for node_id in unresolved),
         tuple(f"{graph.name(node_id)} ({attribute})" for node_id, attribute in binding.unused),
         tuple(_nearest(graph, missing[:_SHOWN], unresolved, specs)),
-        tuple(_forgotten(graph, binding, live)),
+        tuple(forgotten_optimizers(graph, binding, live)),
         len(binding.deferred) + len(binding.slots),
     )
+
+
+def variables_of(live: LiveGraph) -> list[LiveNode]:
+    """Return the objects of a program that have values, the save counter not among them."""
+    return [node for node in live.holders() if not is_counter(node)]
 
 
 def is_counter(node: LiveNode) -> bool:
@@ -173,7 +178,7 @@ _OF_OPTIMIZERS = ("_iterations", "iter", "iterations", "_learning_rate", "param_
 """children or attributes that optimizers of TensorFlow, Keras and PyTorch have in a file"""
 
 
-def _forgotten(graph: ObjectGraph, binding: Binding, live: LiveGraph) -> list[str]:
+def forgotten_optimizers(graph: ObjectGraph, binding: Binding, live: LiveGraph) -> list[str]:
     """Say in one line each that an optimizer is in the file or in the program only: the commonest loss of all."""
     said = []
     for node_id, node in enumerate(graph.nodes):

@@ -16,14 +16,16 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from typing import TypeAlias
 
 from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.binding import Binding
-from openckpt.training.live import Identity, LiveGraph
+from openckpt.training.collecting import collection_held
+from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.report import RestoreReport, make_report, unresolved_ids
 
 
@@ -36,28 +38,33 @@ class CheckpointLoadStatus:
         graph: ObjectGraph,
         binding: Binding,
         live: Callable[[], LiveGraph],
-        restored: set[Identity],
+        restored: Iterable[LiveNode],
         specs: Mapping[int, TensorSpec],
         *,
         keep: object = None,
     ) -> None:
         self.path = path
         self._graph, self._binding, self._live = graph, binding, live
-        self._matched = {node.identity() for node in binding.nodes.values()}
-        """the live objects that are bound to a node of the file"""
-        self._restored = restored
-        """those whose values this restore assigned"""
+        self._restored_nodes = restored
         self._specs = specs
         self._keep = keep  # what those identities belong to
         self._warning: Unsaid | None = None
+
+    @cached_property
+    def _restored(self) -> set[Identity]:
+        """The live objects whose values this restore assigned."""
+        with collection_held():
+            return {node.identity() for node in self._restored_nodes}
 
     # -- TensorFlow's questions ---------------------------------------------------------------------------------------
 
     def assert_existing_objects_matched(self) -> CheckpointLoadStatus:
         """Raise unless every object of the program that has values is bound to a node of the file."""
-        live = self._live()
-        labels = [node.label() for node in live.holders() if node.identity() not in self._matched]
-        live.release()
+        with collection_held():
+            live = self._live()
+            matched = {node.identity() for node in self._binding.nodes.values()}
+            labels = [node.label() for node in live.holders() if node.identity() not in matched]
+            live.release()
         if labels:
             raise self._failure(
                 f"found {len(labels)} objects of the program that were not bound to stored values: {shown(labels)}"
@@ -106,14 +113,10 @@ class CheckpointLoadStatus:
     def report(self) -> RestoreReport:
         """What was matched and what was not, as it stands now."""
         live = self._live()
-        report = self.report_of(live)
+        unbound = [node for node in live.holders() if node.identity() not in self._restored]
+        report = make_report(self.path, self._graph, self._binding, live, unbound, self._specs)
         live.release()
         return report
-
-    def report_of(self, live: LiveGraph) -> RestoreReport:
-        """Return the report for a program that has been walked."""
-        unbound = [node for node in live.holders() if node.identity() not in self._restored]
-        return make_report(self.path, self._graph, self._binding, live, unbound, self._specs)
 
     def __str__(self) -> str:
         return str(self.report)
