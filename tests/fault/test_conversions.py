@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 import openckpt
+from openckpt.conversion.proving import open_output
+from openckpt.conversion.targets import choose_format
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import WritableStore
-from openckpt.testing import FaultyFS, count_calls, run_killed
-from trees import differences, numbers, objects, save_tree
+from openckpt.testing import FaultyFS, PowerLossFS, count_calls, run_killed
+from trees import differences, numbers, objects, same, save_tree
 
 TREE = {f"k{n}": ("float32", numbers("float32", (5,), n)) for n in range(4)}
 TREE["words"] = "string", objects(b"a", b"b\0")
@@ -161,3 +163,40 @@ def test_ctrl_c_of_the_program(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stderr) == (130, "openckpt: interrupted\n")
     assert list((tmp_path / "out").glob("*")) == []
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_power_cut_leaves_the_old_or_the_new_target(tmp_path: Path, source: str, name: str) -> None:
+    """At any moment of a conversion and of one that replaces it; when the call has returned, it is the new one."""
+    options, fs = TARGETS[name], PowerLossFS()
+    to = choose_format(name, None)
+    path = str(path_of(Path("out") / name, options))
+    old = save_tree(tmp_path / "old", OLD)
+
+    def state(store: Any) -> str:
+        if store.stat(f"{path}.index" if to == "dual" else path) is None:
+            return "absent"
+        with open_output(store, path, to) as found:
+            values = found.read_many()
+        return next(
+            (which for which, tree in (("new", TREE), ("old", OLD)) if values.keys() == tree.keys()
+             and all(same(values[key], value) for key, (_, value) in tree.items())),
+            "mixed",
+        )  # fmt: skip
+
+    openckpt.convert(old, f"out/{name}", store=fs, **options)
+    first = len(fs.changes)
+    assert {state(image) for image in fs.images(limit=40)} == {"old"}
+    openckpt.convert(source, f"out/{name}", store=fs, overwrite=True, **options)
+    assert {state(image) for image in fs.images(limit=40)} == {"new"}
+    digests, states = set(), set()
+    for number, cut in enumerate(fs.cuts()):
+        allowed = {"absent", "old"} if number <= first else {"old", "new"}
+        for image in cut.images(limit=12, seed=number):
+            if image.digest not in digests:
+                digests.add(image.digest)
+                found = state(image)
+                assert found in allowed, image.replay
+                states.add(found)
+    assert states == {"absent", "old", "new"}
+    assert len(digests) > 30
