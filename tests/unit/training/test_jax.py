@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,7 @@ def test_every_type_comes_back_bit_for_bit(jax: Any, jnp: Any, tmp_path: Path, s
             values = generator.integers(0, 2 if name == "bool" else 7, count).astype(dtype).reshape(shape)
         else:
             values = np.frombuffer(generator.bytes(count * dtype.itemsize), dtype).reshape(shape)
-        saved[name], live[name] = jnp.array(values), jnp.zeros(shape, dtype)
+        saved[name], live[name] = jnp.array(values), jnp.array(np.zeros(shape, dtype))
     path = Checkpoint(state=saved).write(tmp_path / "ckpt")
 
     ckpt = Checkpoint(state=live)
@@ -263,8 +264,11 @@ def test_registered_classes_go_by_key_path(jax: Any, jnp: Any, tmp_path: Path) -
 # -- Flax nnx and optax ---------------------------------------------------------------------------------------------------
 
 
-def make_network(nnx: Any, seed: int) -> Any:
-    class Network(nnx.Module):  # type: ignore[misc,name-defined]
+@functools.cache
+def network_kind() -> Any:
+    from flax import nnx
+
+    class Network(nnx.Module):  # type: ignore[misc]
         def __init__(self, rngs: Any) -> None:
             self.first = nnx.Linear(3, 4, rngs=rngs)
             self.norm = nnx.BatchNorm(4, rngs=rngs)
@@ -280,7 +284,21 @@ def make_network(nnx: Any, seed: int) -> Any:
                 x = layer(x)
             return x
 
-    return Network(nnx.Rngs(seed, dropout=seed + 1))
+    return Network
+
+
+@functools.cache
+def train_step() -> Any:
+    from flax import nnx
+
+    def loss(network: Any, data: Any) -> Any:
+        return (network(data) ** 2).sum()
+
+    return nnx.jit(lambda network, optimizer, data: optimizer.update(network, nnx.grad(loss)(network, data)))
+
+
+def make_network(nnx: Any, seed: int) -> Any:
+    return network_kind()(nnx.Rngs(seed, dropout=seed + 1))
 
 
 def leaves_of(jax: Any, nnx: Any, value: Any) -> list[Any]:
@@ -292,11 +310,9 @@ def leaves_of(jax: Any, nnx: Any, value: Any) -> list[Any]:
     ]
 
 
-def take_steps(jnp: Any, nnx: Any, network: Any, optimizer: Any, steps: int = 2) -> None:
-    data = jnp.arange(12.0).reshape(4, 3) / 12
+def take_steps(jnp: Any, network: Any, optimizer: Any, steps: int = 2) -> None:
     for _ in range(steps):
-        grads = nnx.grad(lambda network: (network(data) ** 2).sum())(network)
-        optimizer.update(network, grads)
+        train_step()(network, optimizer, jnp.array(np.arange(12, dtype=np.float32).reshape(4, 3) / 12))
 
 
 def test_an_nnx_module_and_its_optimizer_are_restored_in_place(
@@ -305,7 +321,7 @@ def test_an_nnx_module_and_its_optimizer_are_restored_in_place(
     """Params, batch statistics, streams of random numbers and optax's state; the next step is the same."""
     network, other = make_network(nnx, 0), make_network(nnx, 5)
     optimizer, restored = (nnx.Optimizer(part, optax.adam(0.01), wrt=nnx.Param) for part in (network, other))
-    take_steps(jnp, nnx, network, optimizer)
+    take_steps(jnp, network, optimizer)
     path = Checkpoint(model=network, optimizer=optimizer).write(tmp_path / "ckpt")
     kernel = other.first.kernel
 
@@ -315,8 +331,8 @@ def test_an_nnx_module_and_its_optimizer_are_restored_in_place(
             "model/drop/rngs/key/.ATTRIBUTES/py_state", "optimizer/step", "optimizer/opt_state/0/mu/first/kernel",
             "optimizer/opt_state/0/count"} <= keys_of(path)  # fmt: skip
     assert other.first.kernel is kernel and other.tied is other.more[2]
-    take_steps(jnp, nnx, network, optimizer)
-    take_steps(jnp, nnx, other, restored)
+    take_steps(jnp, network, optimizer)
+    take_steps(jnp, other, restored)
     for one, two in ((network, other), (optimizer, restored)):
         assert all(map(np.array_equal, leaves_of(jax, nnx, one), leaves_of(jax, nnx, two)))
 
