@@ -41,7 +41,8 @@ CODES: dict[str, Code] = {
     ),
     "writing.key": Code(
         "error",
-        "The name cannot be the key of a tensor: the empty key is the header's, and a key has at most a mebibyte.",
+        "The name cannot be the key of a tensor: the empty key is the header's, a key has at most a mebibyte, and some names "
+        "that begin with a zero byte are those of the pieces of other tensors.",
         "choose another name",
     ),
     "writing.duplicate-key": Code(

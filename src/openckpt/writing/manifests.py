@@ -20,10 +20,13 @@ ManifestUpdate: TypeAlias = Callable[[bytes | None], bytes]
 """From the present bytes of a manifest, None where there is none, to the new ones."""
 
 
-def advanced_manifest(present: bytes | None, name: str, *, clock: Callable[[], float] = time.time) -> bytes:
+def advanced_manifest(
+    present: bytes | None, name: str, directory: str, *, clock: Callable[[], float] = time.time
+) -> bytes:
     """Return the manifest of a directory after a save: ``name`` is the newest, behind those that were kept before.
 
-    Timestamps are written where every entry has one. A manifest that cannot be read is replaced, with a warning.
+    However an entry for it was spelled before, absolute or relative, it is in the list once. Timestamps are written where
+    every entry has one. A manifest that cannot be read is replaced, with a warning.
     """
     old = Manifest("")
     if present:
@@ -34,7 +37,12 @@ def advanced_manifest(present: bytes | None, name: str, *, clock: Callable[[], f
     paths = old.all_model_checkpoint_paths or ((old.model_checkpoint_path,) if old.model_checkpoint_path else ())
     times = old.all_model_checkpoint_timestamps
     timed = len(times) == len(paths)
-    kept = [(path, times[n] if timed else 0.0) for n, path in enumerate(paths) if path != name]
+    own = os.path.abspath(os.path.join(directory, name))
+    kept = [
+        (path, times[n] if timed else 0.0)
+        for n, path in enumerate(paths)
+        if os.path.abspath(os.path.join(directory, path)) != own
+    ]
     kept.append((name, clock()))
     return encode_manifest(
         Manifest(

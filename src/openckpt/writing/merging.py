@@ -119,7 +119,7 @@ class _Merging:
                 check=lambda found: check_index(self._store, self._prefix, self._directory, found, table, ends),
             )
             if update_manifest:
-                commit.follow(MANIFEST_NAME, lambda present: advanced_manifest(present, self._stem))
+                commit.follow(MANIFEST_NAME, lambda present: advanced_manifest(present, self._stem, self._directory))
             if taken.index:
                 commit.retire(old for olds in taken.shards.values() for old in olds)
             self._remove_parts(commit)

@@ -6,7 +6,7 @@ a checkpoint may have a million tensors.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from openckpt.errors import UnsupportedError, Where
 from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_entry
@@ -71,6 +71,24 @@ class Slots:
         self.shards += [shard] * missing
         self.offsets += [-1] * missing
         self.crcs += [0] * missing
+
+    def keys_in_order(self, *, placed: bool) -> list[bytes]:
+        """Return every key once, in the order of the bytes in the files: the places', or that in which the slots came."""
+        slots: Iterable[int] = range(len(self))
+        if placed:
+            last = 1 << 63  # of those whose place is not known yet
+            places = [
+                (shard, offset if offset >= 0 else last)
+                for shard, offset in zip(self.shards, self.offsets, strict=True)
+            ]
+            slots = sorted(slots, key=places.__getitem__)
+        return list(dict.fromkeys(self.keys[slot] for slot in slots))
+
+    def in_order(self, shard: int, shards: int, places: Mapping[Place, int]) -> Sequence[int]:
+        """Return the slots of one data file, of so many, in the order of ``places``; behind them those without a place."""
+        own = range(len(self)) if shards == 1 else [slot for slot, at in enumerate(self.shards) if at == shard]
+        planned = self.slots_of(places)
+        return planned if len(planned) == len(own) else [*planned, *(slot for slot in own if self.offsets[slot] < 0)]
 
     def place(self, slot: int) -> Place:
         """Return what a layout calls the slot."""

@@ -49,7 +49,7 @@ _INDEX_BYTES = 256  # of an entry with its key, for the estimate of free space
 
 
 class CheckpointWriter:
-    """Writes one checkpoint; a context manager. Made by `openckpt.create`.
+    """Writes one checkpoint; a context manager. Made by `openckpt.create`. For one thread at a time.
 
     ``result`` is the `SavedPath` once the block has ended. An error in the block, or a tensor that was announced and never
     came, leaves everything as it was.
@@ -137,17 +137,16 @@ class CheckpointWriter:
     # -- before the first tensor --------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        commit = self._commit
-        self._taken = look_at(self._store, commit.directory, self._stem)
+        self._taken = look_at(self._store, self._commit.directory, self._stem)
         if self._taken.index and not self._overwrite:
             raise ConflictError("commit.exists", self.prefix, "a checkpoint of this name is there already")
         if self._announced is None:
-            self._shards = [PackedShard(commit.create(), self._behind)]
+            self._shards = [self._new_shard()]
             return
         specs = self._announced.specs
         self._specs = check_specs(specs, self.prefix)
         raws = list(self._specs)
-        commit.require_space(sum(spec.nbytes or 0 for spec in specs.values()) + _INDEX_BYTES * len(specs))
+        self._commit.require_space(sum(spec.nbytes or 0 for spec in specs.values()) + _INDEX_BYTES * len(specs))
         if self._sharding is None and not self._announced.pieces:
             self._slots.add_whole(raws, list(specs.values()), 0)
             self._open_shard(0, DualTensor.whole(raws, specs.values()))
@@ -166,13 +165,9 @@ class CheckpointWriter:
 
     def _open_shard(self, start: int, tensors: Sequence[DualTensor]) -> None:
         """Begin the data file of the slots from ``start`` on."""
-        file, slots = self._commit.create(), self._slots
-        if self._layout == "tensorflow":
-            self._shards.append(PackedShard(file, self._behind))
-            return
-        shard = DualShard(file, self._behind, tensors, self.prefix)
-        slots.offsets[start:] = [shard.offsets.get(place, -1) for place in slots.places(start)]
-        self._shards.append(shard)
+        self._shards.append(shard := self._new_shard(tensors))
+        if shard.offsets:  # else: behind one another, as they come
+            self._slots.offsets[start:] = [shard.offsets.get(place, -1) for place in self._slots.places(start)]
 
     def _add_pieces(self, planned: Piece, spec: TensorSpec, number: int) -> list[DualTensor]:
         assert self._announced is not None
@@ -196,15 +191,7 @@ class CheckpointWriter:
     @property
     def order(self) -> list[str]:
         """The announced keys in the order in which their bytes lie in the files: the quickest order to add them in."""
-        slots = self._slots
-        if self._layout == "tensorflow":
-            return list(map(decode_key, dict.fromkeys(slots.keys)))
-        last = 1 << 63
-        places = [
-            (shard, offset if offset >= 0 else last) for shard, offset in zip(slots.shards, slots.offsets, strict=True)
-        ]
-        order = sorted(range(len(slots)), key=places.__getitem__)
-        return list(map(decode_key, dict.fromkeys(slots.keys[slot] for slot in order)))
+        return list(map(decode_key, self._slots.keys_in_order(placed=self._layout == "dual")))
 
     # -- tensors ------------------------------------------------------------------------------------------------------
 
@@ -213,8 +200,8 @@ class CheckpointWriter:
 
         Args:
             key: its key.
-            value: an array, a number, text, bytes, an array of text or bytes, `Variant` or an array of them, or `Sliced`.
-                It may be changed as soon as this returns.
+            value: an array, a number, text, bytes, an array of text or bytes, `Variant` or an array of them; where nothing
+                was announced also `Sliced`. It may be changed as soon as this returns.
             dtype: TensorFlow's name where the array's own type does not tell it (quantised types).
 
         Raises:
@@ -282,7 +269,7 @@ class CheckpointWriter:
     def put_all(self, values: Mapping[str, Value | Stored]) -> None:
         """Write every announced tensor, each as its spec says; all must stay as they are until the block ends."""
         for number, shard in enumerate(self._shards):
-            order = self._slots_in_order(number)
+            order = self._slots.in_order(number, len(self._shards), shard.offsets)
             for start in range(0, len(order), _RUN):
                 self._put_run(shard, order[start : start + _RUN], values)
             shard.flush()
@@ -308,15 +295,6 @@ class CheckpointWriter:
         for slot, offset, crc in zip(run, accumulate(sizes, initial=at), map(crc32c, small), strict=False):
             slots.offsets[slot] = offset
             slots.crcs[slot] = crc  # while the bytes are on their way, on another thread
-
-    def _slots_in_order(self, shard: int) -> Sequence[int]:
-        """Return the slots of one data file in the order in which their bytes lie there."""
-        slots = self._slots
-        own = range(len(slots)) if len(self._shards) == 1 else [n for n, at in enumerate(slots.shards) if at == shard]
-        if self._layout == "tensorflow":
-            return own
-        planned = slots.slots_of(self._shards[shard].offsets)
-        return planned if len(planned) == len(own) else [*planned, *(slot for slot in own if slots.offsets[slot] < 0)]
 
     def _put_slot(self, slot: int, key: str, value: Value | Stored) -> None:
         """Write one tensor, or one piece of it, that is as its spec announced."""
@@ -388,7 +366,7 @@ class CheckpointWriter:
         table = encode_table(entries)  # beside the last bytes on their way
         self._behind.drain()
         crcs = dict(zip(slots.places(), slots.crcs, strict=True))
-        self._shards += [self._empty_shard() for _ in range(count - len(self._shards))]
+        self._shards += [self._new_shard() for _ in range(count - len(self._shards))]
         for shard in self._shards:
             shard.finish(crcs)
         files: list[PendingFile] = [shard.file for shard in self._shards]
@@ -404,7 +382,7 @@ class CheckpointWriter:
         if callable(self._update_manifest):
             commit.follow(MANIFEST_NAME, self._update_manifest)
         elif self._update_manifest:
-            commit.follow(MANIFEST_NAME, lambda present: advanced_manifest(present, self._stem))
+            commit.follow(MANIFEST_NAME, lambda present: advanced_manifest(present, self._stem, commit.directory))
         if self._overwrite:
             commit.retire(name for old in self._taken.shards.values() for name in old)
         self.result = SavedPath(
@@ -414,11 +392,9 @@ class CheckpointWriter:
             nbytes=len(table) + sum(file.end for file in files),
         )
 
-    def _empty_shard(self) -> Shard:
-        """Return a data file without a tensor, for a count above that of the shards."""
+    def _new_shard(self, tensors: Sequence[DualTensor] = ()) -> Shard:
+        """Return a new data file, laid out for some tensors; of none where the count is above that of the shards."""
         file = self._commit.create()
-        return (
-            PackedShard(file, self._behind)
-            if self._layout == "tensorflow"
-            else DualShard(file, self._behind, [], self.prefix)
-        )
+        if self._layout == "tensorflow":
+            return PackedShard(file, self._behind)
+        return DualShard(file, self._behind, tensors, self.prefix)

@@ -19,7 +19,7 @@ from openckpt.writing.manifests import advanced_manifest
 
 def advanced(present: str | bytes | None, name: str, at: float = 9.5) -> str:
     data = present.encode() if isinstance(present, str) else present
-    return advanced_manifest(data, name, clock=lambda: at).decode()
+    return advanced_manifest(data, name, "/run", clock=lambda: at).decode()
 
 
 FIRST = 'model_checkpoint_path: "a"\nall_model_checkpoint_paths: "a"\nall_model_checkpoint_timestamps: 9.5\n'
@@ -31,6 +31,11 @@ ADVANCED: dict[str, tuple[str | bytes | None, str, str]] = {
     "empty": (b"", "a", FIRST),
     "second": (FIRST, "b", AB + "all_model_checkpoint_timestamps: 9.5\n" * 2),
     "again": (FIRST, "a", FIRST),
+    "again, spelled otherwise": (
+        'model_checkpoint_path: "/run/b" all_model_checkpoint_paths: ["../run/b", "a", "/run/b"]',
+        "b",
+        AB,
+    ),
     "without times": ('model_checkpoint_path: "a"\n', "b", AB),
     "moves to the end": (
         'all_model_checkpoint_paths: "b"\nall_model_checkpoint_paths: "a"\nmodel_checkpoint_path: "b"\nlast_preserved_timestamp: 3',
