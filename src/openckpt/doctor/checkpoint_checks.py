@@ -14,7 +14,7 @@ from openckpt.opening.grouping import group_names
 from openckpt.opening.listing import Group
 from openckpt.opening.opener import open_target
 from openckpt.opening.reader import CheckpointReader
-from openckpt.opening.sniffing import promises_checkpoint
+from openckpt.opening.sniffing import promises_checkpoint, shard_map_format
 from openckpt.opening.target import How, Target
 from openckpt.storage import LocalStore
 
@@ -133,7 +133,8 @@ def _what_tensorflow_makes_of_it(
     """Notes about formats and kinds that behave otherwise in TensorFlow than their users expect."""
     shown = scene.show(group)
     if reader.format in _OTHER_FORMATS:
-        misnamed = "" if promises_checkpoint(group.name) == reader.format else ", although its name does not say so"
+        promised = promises_checkpoint(group.name), shard_map_format(group.name)
+        misnamed = "" if reader.format in promised else ", although its name does not say so"
         yield make_finding("run.other-format", shown, f"this is {_OTHER_FORMATS[reader.format]}{misnamed}")
         from openckpt.doctor.keras_checks import check_optimizer
 

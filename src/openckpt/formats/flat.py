@@ -140,8 +140,14 @@ class FlatReader(ListedTensors):
         return (Extent(self._sources[run.source].path, run.source, run.offset, run.nbytes, run.crc),)
 
     def graph(self) -> ObjectGraph | None:
-        """None: this format stores no object graph."""
-        return None
+        """Return the object graph of a converted checkpoint, which is one of its tensors; None for any other file.
+
+        Raises:
+            FormatError: the graph is there but cannot be read.
+        """
+        from openckpt.formats.objectgraph import read_object_graph
+
+        return read_object_graph(self, self._limits)
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield the tensors that are listed and cannot be read; formats with checksums add to it."""

@@ -393,3 +393,20 @@ def test_odd_keys_survive_in_stock_names(forms: Path) -> None:
     expected = {"source.index", "source.data-00000-of-00001", "t.index", "t.data-00000-of-00001", "d.index"}
     expected |= {"d.data-00000-of-00001", "x.safetensors", "x.h5", "x.npz"}
     assert {path.name for path in forms.iterdir()} == expected
+
+
+@pytest.mark.parametrize("to", TARGETS)
+def test_the_object_graph_comes_along(tmp_path: Path, to: str) -> None:
+    """It is one of the tensors; whatever the file, `CheckpointReader.graph` gives it, and the doctor has nothing to say."""
+    from openckpt.formats.objectgraph import encode_object_graph, parse_object_graph
+    from openckpt.formats.spec import GRAPH_KEY
+
+    graph = encode_object_graph(parse_object_graph(b"\x0a\x0b\x0a\x09\x08\x01\x12\x05child\x0a\x00", "x"))
+    tree = {GRAPH_KEY: ("string", objects(graph, shape=())), "w": ("float32", np.zeros(2, "f4"))}
+    openckpt.convert(save_tree(tmp_path / "a", tree), tmp_path / "out" / TARGETS[to], to=to)
+
+    with openckpt.open(tmp_path / "out" / TARGETS[to]) as ckpt:
+        assert ckpt.graph is not None
+        assert len(ckpt.graph.nodes) == 2
+    report = openckpt.diagnose(tmp_path / "out" / TARGETS[to])
+    assert {finding.severity for finding in report.findings} <= {"note"}

@@ -26,7 +26,6 @@ from openckpt.storage.memory import MemorySource
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
-    from openckpt.formats.objectgraph import ObjectGraph
     from openckpt.formats.safetensors import SafetensorsHeader
     from openckpt.formats.slicing import Extents
     from openckpt.formats.spec import Array
@@ -117,12 +116,6 @@ class DualReader(SafetensorsReader):
         whole = self.read(key, verify=verify)
         part: Array = whole[tuple(slice(start, start + length) for start, length in region)]
         return part.copy()
-
-    def graph(self) -> ObjectGraph | None:
-        """Return the object graph, or None where the file has none; raises `FormatError` where it cannot be read."""
-        from openckpt.formats.objectgraph import read_object_graph
-
-        return read_object_graph(self, self._limits)
 
     def validate(self, *, data: bool = True, progress: Progress | None = None) -> Iterator[Finding]:
         """Yield what is wrong with the files and, with ``data``, with the tensors' bytes."""
