@@ -12,8 +12,7 @@ At every instant, and after a power cut at any instant, a reader finds the old c
 error at any call undoes what had become visible, newest first; what cannot be undone keeps its lock file, unheld: the mark of
 a dead writer, whose leftovers the next save in the directory sweeps.
 
-This module knows files, not formats: which bytes are an index, and which data a dead writer had already given its final
-name, its callers say.
+This module knows files, not formats: which bytes are an index, and which data is a dead writer's, its callers say.
 """
 
 from __future__ import annotations
@@ -74,6 +73,7 @@ class Commit:
         self._numbers = 0
         self._undo: list[Callable[[], None]] = []
         self._made: list[str] = []
+        self._retiring = False  # interrupted in it, the lock stays, whose note says what is left
         self._process: int | None = None
 
     @property
@@ -108,8 +108,7 @@ class Commit:
         with doing("statvfs", self.directory or "."):
             free = self._store.free_bytes(self.directory)
         if free is not None and free < nbytes:
-            message = f"not enough room: {nbytes} bytes to write, {free} are free"
-            raise OSError(errno.ENOSPC, message, self.directory or ".")
+            raise OSError(errno.ENOSPC, f"{nbytes} bytes to write, {free} are free", self.directory or ".")
 
     def create(self) -> PendingFile:
         """Return a new file under a temporary name."""
@@ -240,9 +239,11 @@ class Commit:
         else goes. Returns whether everything is gone for good; what could not be removed is left to a later save.
         """
         self._undo.clear()
+        self._retiring = True
         gone = [attempt(self._store.remove, self._path(name)) for name in names]
         if settle is not None and self._durable:
             gone.append(attempt(self._store.sync_directory, self._path(settle)))
+        self._retiring = False
         return all(gone)
 
     def retire_directory(self, name: str) -> None:
@@ -377,7 +378,7 @@ class Commit:
                 f"it could not be undone completely ({refused}): look at {self._path(self.stem)} with `openckpt doctor`; "
                 "the next save in this directory sweeps what is left"
             )
-        self._clean(remove_lock=not self._undo)
+        self._clean(remove_lock=not self._undo and not self._retiring)
         for path in reversed(self._made):
             attempt(self._store.remove_directory, path)  # only where it is empty
 

@@ -94,6 +94,29 @@ def test_behind_the_removal_of_the_old_there_is_no_way_back(fs: PowerLossFS) -> 
     assert names(fs) == ["ckpt.index", "ckpt.new"] and read(fs, "run/ckpt.index") == b"new index"
 
 
+def test_an_interrupt_among_the_removals_leaves_the_note(fs: PowerLossFS) -> None:
+    """With which the next save in the directory removes the rest."""
+
+    class Interrupted(CallFS):
+        def remove(self, path: str) -> None:
+            if path.endswith("ckpt.old"):
+                raise KeyboardInterrupt
+            super().remove(path)
+
+    def settle(store: WritableStore, directory: str, stem: str, record: bytes) -> None:
+        assert (stem, record) == ("ckpt", b"note")
+        store.remove("run/ckpt.old")
+
+    save(fs, b"old", b"old index")
+    with pytest.raises(KeyboardInterrupt), Commit(Interrupted(fs), "run", "ckpt") as commit:
+        commit.publish({commit.put(b"new"): "ckpt.new"}, record=b"note")
+        commit.switch(commit.put(b"new index"), "ckpt.index")
+        commit.retire(["ckpt.old"])
+    assert names(fs) == ["ckpt.index", "ckpt.new", "ckpt.old", "ckpt.openckpt-lock"]
+    with Commit(fs, "run", "another", settle=settle):
+        assert names(fs) == ["another.openckpt-lock", "ckpt.index", "ckpt.new"]
+
+
 def test_the_index_is_checked_as_it_lies_on_the_disk(fs: PowerLossFS) -> None:
     """Read again before it counts; what the check raises undoes the save."""
     seen: list[bytes] = []
