@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import openckpt
-from fault.judging import ABSENT, Expected, Judge, state_of
+from fault.judging import ABSENT, ANYTHING, Expected, Judge, state_of
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.testing import Cut, FaultyFS, PowerLossFS
@@ -131,6 +131,10 @@ class History:
         if save.manifest:
             during.latest.add(save.prefix)
             after.latest = {save.prefix}
+        if save.durability != "power-loss":
+            during.states[save.prefix].add(ANYTHING)
+            if save.manifest:
+                during.latest.add(ANYTHING)
         self._note(f"begin {number}", during)
         if save.dies_at:
             try:
@@ -214,6 +218,8 @@ def drawn_history(seed: int) -> History:
         if draw.random() < 0.15:
             *parts, save = merge_of(prefix, save.seed, draw.choice((1, 2, 3)), overwrite=again, manifest=save.manifest)
             saves += parts
+        if draw.random() < 0.08 and directory.count("/") < 1:  # it would leave a chain of new directories unsynced
+            save = replace(save, durability="process-crash")
         what = draw.random()
         if what < 0.15:
             saves.append(replace(save, dies_at=draw.randrange(3, 40)))
