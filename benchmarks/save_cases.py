@@ -44,9 +44,9 @@ def _large(setting: Setting, result: Result) -> None:
     samples = race(_sides(place, durable=False), rounds=setting.rounds)
     ours, tf, safetensors, torch = samples.values()
     result.rows += [
-        versus(area, "not synced on either side", ours, tf, 2, nbytes=nbytes),
-        versus(area, "not synced on either side", ours, safetensors, 1.2, nbytes=nbytes),
-        versus(area, "not synced on either side", ours, torch, 2, nbytes=nbytes),
+        versus(area, "not synced, against TensorFlow", ours, tf, 2, nbytes=nbytes),
+        versus(area, "not synced, against safetensors", ours, safetensors, 1.2, nbytes=nbytes),
+        versus(area, "not synced, against torch", ours, torch, 2, nbytes=nbytes),
     ]
     # A disk shared with others is the noisiest thing here.
     samples = race(
@@ -54,7 +54,7 @@ def _large(setting: Setting, result: Result) -> None:
     )
     ours, tf, safetensors, torch, direct = samples.values()
     result.rows += [
-        versus(area, "durable on both sides", ours, tf, 2, nbytes=nbytes),
+        versus(area, "durable, against TensorFlow and syncs", ours, tf, 2, nbytes=nbytes),
         versus(area, "durable, against bare O_DIRECT writes of the same bytes", ours, direct, 0.85, nbytes=nbytes),
     ]
     result.notes += [_beside(area, ours, peer, nbytes) for peer in (safetensors, torch)]
@@ -73,17 +73,17 @@ def _small(setting: Setting, result: Result) -> None:
             result.notes += [_beside(area, ours, peer, nbytes) for peer in (tf, safetensors, torch)]
             continue
         result.rows += [
-            versus(area, "not synced on either side", ours, safetensors, 1, nbytes=nbytes),
-            versus(area, "not synced on either side", ours, tf, 15, nbytes=nbytes),
+            versus(area, "not synced, against safetensors", ours, safetensors, 1, nbytes=nbytes),
+            versus(area, "not synced, against TensorFlow", ours, tf, 15, nbytes=nbytes),
         ]
         result.notes.append(
-            f"{area}, not synced on either side: {torch.median / ours.median:.2f} x torch.save, {figure(torch, nbytes)}"
+            f"{area}, not synced: {torch.median / ours.median:.2f} x torch.save, {figure(torch, nbytes)}"
         )
 
 
 def _beside(area: str, ours: Sample, peer: Sample, nbytes: int) -> str:
     return (
-        f"{area}, durable on both sides: {peer.median / ours.median:.2f} x {peer.name}; ours {figure(ours, nbytes)}, "
+        f"{area}, durable: {peer.median / ours.median:.2f} x {peer.name}; ours {figure(ours, nbytes)}, "
         f"{peer.name} {figure(peer, nbytes)}"
     )
 
