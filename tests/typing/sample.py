@@ -61,6 +61,10 @@ part = openckpt.part_prefix(Path("run/ckpt-3"), 0, 2)
 reveal_type(part)  # -> str
 reveal_type(openckpt.merge_parts("run/ckpt-3", update_manifest=True))  # -> openckpt.writing.result.SavedPath
 openckpt.update_checkpoint_state("run", saved, [saved], all_model_checkpoint_timestamps=[1.0], save_relative_paths=True)
+converted = openckpt.convert("run", Path("x.safetensors"), cast=["bfloat16", "float64=float32"], include="*kernel")
+reveal_type(converted)  # -> openckpt.conversion.result.Conversion
+reveal_type(converted.casts[0].largest_error)  # -> float
+openckpt.convert("run", "x", to="hdf5", cast={"float32": "float16"}, max_memory=1 << 26, overwrite=True, verify=False)
 openckpt.save("run/groups", tensors, sharding=openckpt.ByGroup(lambda key, spec: (key[0], spec.dtype)))
 
 try:

@@ -116,12 +116,17 @@ def command(
         report_error(error)
         if as_json:
             print_json({"path": source, "error": error_document(error, source)})
-        return exits.NO if isinstance(error, ConflictError) else exits.exit_code_of(error)
+        return exits.NO if _is_in_the_way(error) else exits.exit_code_of(error)
     if as_json:
         print_json(done.to_json())
     else:
         _print(Screen(settings), done)
     return exits.YES
+
+
+def _is_in_the_way(error: CheckpointError | OSError) -> bool:
+    """Return whether something is at the target; another writer of the source is trouble with the source."""
+    return isinstance(error, ConflictError) and error.code.startswith(("convert.", "commit."))
 
 
 def _print(screen: Screen, done: Conversion) -> None:

@@ -93,7 +93,7 @@ def test_the_tensorflow_layout_is_that_of_the_golden_encoder(forms: Path) -> Non
 
 
 def test_other_sources_convert_too(tmp_path: Path) -> None:
-    """V1, slices, big-endian, an archive: whatever `openckpt.open` opens."""
+    """V1, slices, big-endian, an archive, a SavedModel: whatever `openckpt.open` opens."""
     from containers import tarred
     from openckpt.formats.v1.encoder import encode_v1
 
@@ -105,7 +105,11 @@ def test_other_sources_convert_too(tmp_path: Path) -> None:
     write_folder(str(tmp_path), encode_bundle(big, "big", big_endian=True))
     (tmp_path / "box.tar.gz").write_bytes(tarred(encode_bundle(big, "model")))
     write_folder(str(tmp_path), encode_v1(big, "old"))
-    for source in ("sliced", "big", "box.tar.gz", "old"):
+    variables = encode_bundle(big, "variables")
+    write_folder(
+        str(tmp_path / "saved"), {"saved_model.pb": b"", **{f"variables/{n}": b for n, b in variables.items()}}
+    )
+    for source in ("sliced", "big", "box.tar.gz", "old", "saved"):
         target = tmp_path / f"{source}-converted"
         assert openckpt.convert(tmp_path / source, target).converted == 2
         assert differences(target, tree) == []
