@@ -1,4 +1,4 @@
-"""SIGKILL before and after every call of a save, on a real disk: old or new, never mixed, and the next save sweeps (P2).
+"""SIGKILL before and after every call of a save, on a real file system: old or new, never mixed, and the next save sweeps (P2).
 
 A kill loses nothing that was written, so what is left is what the calls before it made; all of them are tried.
 """
@@ -43,10 +43,10 @@ def at(path: Path, save: Save) -> Save:
 
 
 @pytest.mark.parametrize("name", SCENES)
-def test_a_kill_at_any_call_leaves_old_or_new(name: str, tmp_path: Path, report: Callable[[str], None]) -> None:
+def test_a_kill_at_any_call_leaves_old_or_new(name: str, quick_path: Path, report: Callable[[str], None]) -> None:
     """A fresh reader finds each prefix whole and the manifest naming one that is; then the save is made again, and sweeps."""
     before, save = SCENES[name]
-    template, here = tmp_path / "template", tmp_path / "here"
+    template, here = quick_path / "template", quick_path / "here"
     template.mkdir()
     for old in before:
         at(template, old).run(DISK)
@@ -73,7 +73,7 @@ def test_a_kill_at_any_call_leaves_old_or_new(name: str, tmp_path: Path, report:
             newest = read_latest(DISK, str(directory)).removeprefix(f"{here}/")
             assert newest in latest, ending.replay
             assert newest == ABSENT or read_state(DISK, f"{here}/{newest}") != ABSENT, ending.replay
-            again = at(here, replace(save, seed=99, overwrite=True, manifest=True, durability="process-crash"))
+            again = at(here, replace(save, seed=99, overwrite=True, manifest=True))
             for part in again.parts:
                 part.run(DISK)
             again.run(DISK)
