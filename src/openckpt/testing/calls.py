@@ -169,3 +169,7 @@ class CallFS:
     def try_lock(self, path: str) -> OutputFile | None:
         """Lock a file."""
         return self._run("try_lock", path, lambda: self.store.try_lock(path))
+
+    def try_claim(self, path: str) -> OutputFile | None:
+        """Hold a file against readers."""
+        return self._run("try_claim", path, lambda: self.store.try_claim(path))

@@ -344,6 +344,15 @@ class OrderFS(CallFS):
                 self._temporary.add(path)
         return file
 
+    def try_claim(self, path: str) -> OutputFile | None:
+        """Hold a file against readers."""
+        with self._guard:
+            file = super().try_claim(path)
+            if file is not None:
+                self._handles.append(file)
+                self._locks[id(file)] = path
+        return file
+
 
 def _prefix_of_shard(path: str) -> str | None:
     parsed = parse_shard_name(path)

@@ -48,6 +48,7 @@ class Cut:
         self.change = change
         self.notes = tuple(notes)
         self._disk, self._name = disk, name
+        self._moment = disk.applied
 
     @property
     def where(self) -> str:
@@ -55,7 +56,11 @@ class Cut:
         return f"{self._name} {self.change.number if self.change else 0}"
 
     def images(self, limit: int | None = None, seed: int = 0) -> Iterator[Image]:
-        """Yield what may lie on the disk; see `PowerLossFS.images`."""
+        """Yield what may lie on the disk; see `PowerLossFS.images`.
+
+        Raises:
+            RuntimeError: the next cut was taken from the iterator, and this moment is over.
+        """
         return self._enumeration().images(limit, seed)
 
     def image(self, choice: str) -> Image:
@@ -63,6 +68,8 @@ class Cut:
         return self._enumeration().image(choice)
 
     def _enumeration(self) -> Enumeration:
+        if self._disk.applied != self._moment:
+            raise RuntimeError(f"the moment {self.where!r} is over: look at its images before the next cut is taken")
         return Enumeration(self._disk.root, cells_of(self._disk.root), self.where)
 
 
@@ -316,6 +323,17 @@ class PowerLossFS:
             file = self._opened("try_lock", path)
             self._locked.add(file.node.number)
             return file
+
+    def try_claim(self, path: str) -> OutputFile | None:
+        """Hold a file that is there; None where it is held or locked through this object. Changes nothing."""
+        with self._guard:
+            node = self._disk.file(path)
+            if node.number in self._locked:
+                return None
+            self._handles += 1
+            self._open.add(self._handles)
+            self._locked.add(node.number)
+            return _File(path, self._handles, node)
 
 
 def _stat(name: str, path: str, node: Node) -> FileStat:

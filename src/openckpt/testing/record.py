@@ -49,6 +49,7 @@ class Disk:
         self._numbers = 1
         self.root = DirectoryNode(0)
         self.handles: dict[int, FileNode] = {}
+        self.applied = 0  # changes so far
         for path in sorted(directories):
             self._directory_for(path)
         for path, data in files.items():
@@ -109,6 +110,7 @@ class Disk:
 
     def apply(self, change: Change) -> None:
         """Do what a change says; raises OSError where it cannot, and has then changed nothing."""
+        self.applied += 1
         match change.name:
             case "create":
                 directory, name = self._free(change.path)

@@ -305,3 +305,13 @@ def test_threads_may_write_at_once() -> None:
         thread.join()
     assert [change.number for change in fs.changes] == list(range(1, 25))
     assert fs.open("f7").read_at(0, 100) == b"\7" * 100
+
+
+def test_a_moment_that_is_over_shows_nothing() -> None:
+    """Its images would be those of another moment; better none."""
+    fs = PowerLossFS({"a": b"1"})
+    fs.remove("a")
+    cuts = list(fs.cuts())
+    assert trees(cuts[-1].images()) == [{"a": b"1"}, {}]
+    with pytest.raises(RuntimeError, match="history 0"):
+        cuts[0].images()
