@@ -8,6 +8,16 @@ CODES: dict[str, Code] = {
         "This object holds nothing that a checkpoint could store: no arrays, numbers, text or containers of them.",
         "leave it out, give its attribute a leading underscore, or give it state_dict and load_state_dict",
     ),
+    "training.no-such-part": Code(
+        "error",
+        "The part of the checkpoint that select names is not there.",
+        "look at the names: openckpt tree {path}",
+    ),
+    "training.incomplete": Code(
+        "error",
+        "The program has values that the checkpoint does not have.",
+        "pass what was saved, name the part with select=, or leave the others as they are with partial=True",
+    ),
     "training.no-value": Code(
         "error",
         "A meta tensor, a jax.ShapeDtypeStruct: an abstract object has a shape and a type, and no values to save.",

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from openckpt.training.checkpoint import Checkpoint
     from openckpt.training.report import RestoreReport
     from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus
+    from openckpt.training.trees import restore
 
 _HOMES = {
     "Checkpoint": "checkpoint",
     "CheckpointLoadStatus": "status",
     "InitializationOnlyStatus": "status",
     "RestoreReport": "report",
+    "restore": "trees",
 }
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "CheckpointLoadStatus",
     "InitializationOnlyStatus",
     "RestoreReport",
+    "restore",
 ]
 
 __getattr__ = lazy_attributes(__name__, _HOMES)

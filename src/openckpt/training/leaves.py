@@ -27,7 +27,7 @@ def spec_of_array(array: Array) -> TensorSpec | None:
 _KNOWN: dict[Any, DType | None] = {}  # numpy makes the name of a dtype anew each time it is asked
 
 
-_FLOATS = ("float64", "float32", "bfloat16", "float16", "float8_e5m2", "float8_e4m3fn")
+FLOATS = ("float64", "float32", "bfloat16", "float16", "float8_e5m2", "float8_e4m3fn")
 
 
 def refusal_of(own: TensorSpec | None, stored: TensorSpec, *, cast: bool) -> str | None:
@@ -39,7 +39,7 @@ def refusal_of(own: TensorSpec | None, stored: TensorSpec, *, cast: bool) -> str
         return None
     if own.shape is not None and own.shape != stored.shape:
         return f"shape {_shape(stored)} in the file, {_shape(own)} in the program"
-    if own.dtype != stored.dtype and not (cast and own.dtype in _FLOATS and stored.dtype in _FLOATS):
+    if own.dtype != stored.dtype and not (cast and own.dtype in FLOATS and stored.dtype in FLOATS):
         return f"{stored.dtype} in the file, {own.dtype} in the program"
     return None
 
@@ -130,7 +130,7 @@ class NumberLeaf:
         if own is None or stored.dtype not in BY_NAME or type(self._value) not in (int, float, bool, complex):
             return refusal_of(own, stored, cast=cast)
         kind, other = BY_NAME[own.dtype].numpy().kind, BY_NAME[stored.dtype].numpy().kind
-        fits = kind == other or (kind == "i" and other == "u") or (kind == "f" and stored.dtype in _FLOATS)
+        fits = kind == other or (kind == "i" and other == "u") or (kind == "f" and stored.dtype in FLOATS)
         return None if fits else f"{stored.dtype} in the file, {type(self._value).__name__} in the program"
 
     def buffer(self) -> Array | None:

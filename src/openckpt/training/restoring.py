@@ -16,10 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from openckpt.errors import MismatchError, NotFoundError, Where, shown
+from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.absorbing import absorb_states
 from openckpt.training.binding import Binding, Bound
+from openckpt.training.casting import Casts
 from openckpt.training.collecting import collection_held
+from openckpt.training.leaves import FLOATS
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.tracking import PY_STATE
 
@@ -61,11 +64,13 @@ class Checked(NamedTuple):
         values: to be read and assigned one by one; those of objects whose state is one piece are not among them.
         states: objects whose state is one piece -> ``(its key, the keys of its arrays by name)``.
         specs: of every key in these two.
+        casts: what `assign_values` has cast; None where nothing may be.
     """
 
     values: list[Bound]
     states: dict[LiveNode, tuple[str, dict[str, str]]]
     specs: Mapping[str, TensorSpec]
+    casts: Casts | None
 
     def nodes(self) -> set[LiveNode]:
         """Return the live objects that get values."""
@@ -106,7 +111,7 @@ def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> Check
             f"{len(wrong)} of {len(values)} stored values do not fit the program, so nothing was restored: "
             f"{'; '.join(wrong[:_SHOWN])}{more}",
         )
-    return Checked([bound for bound in values if bound.node not in states], states, specs)
+    return Checked([bound for bound in values if bound.node not in states], states, specs, Casts() if cast else None)
 
 
 def _specs_of(stored: StoredValues, binding: Binding) -> Mapping[str, TensorSpec]:
@@ -184,7 +189,7 @@ def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, obje
         for batch in _batches(checked.specs, checked.values):
             with collection_held(when=len(batch) > _MANY):
                 for bound, value in zip(batch, _read(stored, checked.specs, batch), strict=True):
-                    new = bound.leaf.assign(value)
+                    new = bound.leaf.assign(_fitting(checked, bound, value))
                     if new is not bound.node.object:
                         changed[bound.node] = new
                     done += 1
@@ -194,6 +199,17 @@ def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, obje
             error.add_note(f"{done} of {total} values of {stored.prefix} had been assigned when this happened")
         raise
     return changed
+
+
+def _fitting(checked: Checked, bound: Bound, value: Array) -> Array:
+    """Return a value in the width of the variable, which `check_values` has allowed."""
+    if checked.casts is None:
+        return value
+    stored = checked.specs[bound.key].dtype
+    own = bound.leaf.spec() if stored in FLOATS else None
+    if own is None or own.dtype == stored or own.dtype not in FLOATS:
+        return value
+    return checked.casts.cast(value, BY_NAME[own.dtype], bound.node)
 
 
 def _read(stored: StoredValues, specs: Mapping[str, TensorSpec], batch: Sequence[Bound]) -> Iterator[Array]:

@@ -150,7 +150,8 @@ class TensorLeaf:
             torch.no_grad(),
         ):  # in this order: the first turns gradients on
             if is_meta(tensor):
-                return _filled(tensor, self._new if self._new is not None else from_array(value))
+                given = self._new is not None and value.ctypes.data == self._new.data_ptr()
+                return _filled(tensor, self._new if given else from_array(value))
             if _overlaps(tensor):
                 return _filled(tensor, from_array(value))
             if _has_own_memory(tensor) and value.ctypes.data == tensor.data_ptr():
