@@ -36,6 +36,10 @@ class DType(NamedTuple):
 
     def numpy(self) -> np.dtype[np.generic]:
         """Return the numpy dtype (imports numpy, and ml_dtypes for the types that numpy lacks)."""
+        found = _NUMPY.get(self.numpy_name)
+        return _NUMPY.setdefault(self.numpy_name, self._make_numpy()) if found is None else found
+
+    def _make_numpy(self) -> np.dtype[np.generic]:
         import numpy
 
         if self.numpy_name in _ML:
@@ -46,6 +50,7 @@ class DType(NamedTuple):
         return numpy.dtype(self.numpy_name)
 
 
+_NUMPY: dict[str, np.dtype[np.generic]] = {}
 _ML = frozenset(
     "bfloat16 float8_e5m2 float8_e4m3fn float8_e4m3fnuz float8_e4m3b11fnuz float8_e5m2fnuz int4 uint4 int2 uint2 "
     "float4_e2m1fn".split()

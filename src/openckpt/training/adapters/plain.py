@@ -17,6 +17,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from openckpt.errors import UnsupportedError, Where
 from openckpt.training.leaves import ArrayLeaf, NumberLeaf, StateLeaf, TextLeaf
 from openckpt.training.pystate import encode_state
@@ -43,8 +45,6 @@ class PlainAdapter:
 
     def view(self, value: object) -> View | None:
         """Return the view of an object, None where it has no state that can be named."""
-        import numpy as np
-
         if isinstance(value, np.ndarray):
             return _array(value)
         if isinstance(value, Bare):
@@ -77,8 +77,6 @@ def as_child(name: str, value: object) -> Child:
     kind = type(value)
     bare = _IS_BARE.get(kind)
     if bare is None:
-        import numpy as np
-
         bare = _IS_BARE[kind] = issubclass(kind, (*_BARE, np.generic, *_jax_arrays()))
     return Child(name, Bare(value) if bare else value)
 
@@ -94,14 +92,12 @@ def _array(value: Array) -> View:
     leaf = ArrayLeaf(value)
     if leaf.spec() is None:
         return View("array", refused=f"an array of {value.dtype} cannot be saved: no checkpoint holds such values")
-    if hasattr(value, "mask"):
+    if isinstance(value, np.ma.MaskedArray):
         return View("array", refused="a masked array cannot be saved: a checkpoint has no place for the mask")
     return View("array", leaves=(leaf,))
 
 
 def _bare(place: Bare) -> View:
-    import numpy as np
-
     value = place.value
     if isinstance(value, np.ndarray):
         return _array(value)
@@ -184,8 +180,6 @@ def _attributes(value: object, kind: str, names: list[str]) -> View:
 
 
 def _generator(value: Any) -> View:
-    import numpy as np
-
     if isinstance(value, random.Random):
         return state_view("random generator", value.getstate, value.setstate, value)
     if isinstance(value, np.random.RandomState):
@@ -212,8 +206,6 @@ def state_view(kind: str, get: Callable[[], Any], put: Callable[[Any], object], 
         return value
 
     def examine(data: bytes, specs: Mapping[str, TensorSpec]) -> str | None:
-        import numpy as np
-
         decode_state(data, {name: np.empty(0) for name in specs}, Where("", kind))
         return None
 
