@@ -100,11 +100,6 @@ class ManyFilesOutput:
         """File by file, those that are kept left out."""
         return [key for number in self._pending for key in order_of(plan_rows(self._groups[number], self._path))]
 
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The index and the files."""
-        return (self._path, *map(self._join, self._names))
-
     def _join(self, name: str) -> str:
         return self._store.join(self._commit.directory, name)
 

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from openckpt.conversion.planning import Row, checkpoint_order
 from openckpt.conversion.safetensors_file import SafetensorsFile
-from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.storage.commit import Commit
 from openckpt.storage.seeking import SeekingFile
 from openckpt.writing import CheckpointWriter, create
-from openckpt.writing.place import look_at, settle_dead, shard_names
+from openckpt.writing.place import settle_dead
 
 if TYPE_CHECKING:
     from openckpt.conversion.moving import Moved
@@ -37,11 +36,6 @@ class Output(Protocol):
     @property
     def order(self) -> Sequence[str]:
         """The keys in the order in which they should come."""
-        ...
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The files of the target, as paths; complete once the block has ended."""
         ...
 
     def write(self, batch: Sequence[Moved]) -> None:
@@ -70,8 +64,6 @@ class CheckpointOutput:
         store: WritableStore,
     ) -> None:
         self.durability = durability
-        self._store = store
-        self._prefix = prefix
         self._whole = sharding is None  # else the writer may have to cut the value
         specs = {row.key: row.target for row in checkpoint_order(rows)}
         self._writer: CheckpointWriter = create(
@@ -88,14 +80,6 @@ class CheckpointOutput:
     def order(self) -> Sequence[str]:
         """As the files want them."""
         return self._writer.order
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The index and the data files."""
-        directory, stem = self._store.split(self._prefix)
-        taken = look_at(self._store, directory, stem).shards
-        names = [stem + INDEX_SUFFIX, *(name for count in sorted(taken) for name in shard_names(stem, count))]
-        return tuple(self._store.join(directory, name) for name in names)
 
     def write(self, batch: Sequence[Moved]) -> None:
         """Write some tensors."""
@@ -161,7 +145,6 @@ class FileOutput:
         store: WritableStore,
     ) -> None:
         self.durability: Durability = durability
-        self._path = path
         self._rows = checkpoint_order(rows)
         self._fill = fill
         self._overwrite = overwrite
@@ -172,11 +155,6 @@ class FileOutput:
     def order(self) -> Sequence[str]:
         """As the file wants them."""
         return self._filler.order
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """The file."""
-        return (self._path,)
 
     def write(self, batch: Sequence[Moved]) -> None:
         """Write some tensors."""

@@ -414,3 +414,33 @@ def test_the_object_graph_comes_along(tmp_path: Path, to: str) -> None:
         assert len(ckpt.graph.nodes) == 2
     report = openckpt.diagnose(tmp_path / "out" / TARGETS[to])
     assert {finding.severity for finding in report.findings} <= {"note"}
+
+
+@pytest.mark.parametrize("name", ["x.npz", "m.safetensors"])
+def test_damage_in_the_source_is_not_blamed_on_the_target(tmp_path: Path, small: str, name: str) -> None:
+    """The comparison reads both; whose bytes are wrong decides what is said."""
+    options: dict[str, Any] = {"max_shard_size": 60} if name == "m.safetensors" else {}
+    done = openckpt.convert(small, tmp_path / "out" / name, **options)
+    if options:
+        Path(done.target).unlink()
+    data = bytearray(Path(f"{small}.data-00000-of-00001").read_bytes())
+    at = bytes(data).index(np.float32(-1).tobytes())
+    data[at] ^= 1
+    Path(f"{small}.data-00000-of-00001").write_bytes(bytes(data))
+
+    for overwrite in (False, True):
+        error = refusal(small, tmp_path / "out" / name, overwrite=overwrite, **options)
+        assert (error.code, error.where.key) == ("bundle.crc-mismatch", "dense/kernel")
+
+
+def test_strangers_beside_the_target_are_not_its_files(tmp_path: Path, small: str) -> None:
+    """A data file of another count, left by somebody, stays and is not told."""
+    stranger = tmp_path / "out" / "a.data-00000-of-00001"
+    stranger.parent.mkdir()
+    stranger.write_bytes(b"stranger")
+    done = openckpt.convert(small, tmp_path / "out" / "a")
+
+    assert stranger.read_bytes() == b"stranger"
+    assert str(stranger) not in done.files
+    assert len(done.files) == 3
+    assert openckpt.convert(small, tmp_path / "out" / "a").already
