@@ -90,10 +90,17 @@ def test_an_error_is_told_and_nothing_runs_after_it(behind: WriteBehind, error: 
 
 def test_closing_ends_the_thread() -> None:
     """Behind the work that runs; what waits is dropped. Twice is once, and nothing is nothing."""
-    behind, held, done = WriteBehind(), threading.Event(), list[int]()
+    behind, begun, held, done = WriteBehind(), threading.Event(), threading.Event(), list[int]()
     behind.close()
-    behind.run(1, lambda: (held.wait(30), done.append(1))[0])  # type: ignore[func-returns-value]
+
+    def first() -> None:
+        begun.set()
+        assert held.wait(30)
+        done.append(1)
+
+    behind.run(1, first)
     behind.run(1, lambda: done.append(2))
+    assert begun.wait(30)
     closing = threading.Thread(target=behind.close)
     closing.start()
     while not behind._ending:
