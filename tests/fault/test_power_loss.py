@@ -67,6 +67,9 @@ def test_after_a_power_cut_the_next_save_succeeds_and_sweeps(report: Report) -> 
             was = read_state(image, save.prefix)
             promised = all(one.durability == "power-loss" for one in history.saves if not is_part(one))
             assert not (promised and was.startswith("broken")), image.replay
+            whole = {read_state(image, one.prefix) for one in history.saves if not is_part(one)} - {ABSENT}
+            if promised and whole:  # what `openckpt.open(directory)` chooses, by the manifest or by a scan
+                assert read_state(image, history.directory) in whole, image.replay
             others = {one.prefix for one in history.saves} - {save.prefix}
             found = {prefix: read_state(image, prefix) for prefix in others}
             save.run(fs)

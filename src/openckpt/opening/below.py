@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from openckpt.codes.quoting import quoted
 from openckpt.errors import CorruptionError, PathNotFoundError, UnsupportedError, shown
-from openckpt.formats.names import EXPORT_NAMES
+from openckpt.formats.names import EXPORT_NAMES, TEMP_SUFFIX, is_part_file
 from openckpt.limits import Limits
 from openckpt.opening.choosing import Choice, choose_in_directory, latest_key, walk_directories
 from openckpt.opening.grouping import group_directory, group_single_file, reads_in_place
@@ -107,6 +107,10 @@ def _runs_below(store: Store, root: str, limits: Limits, inside_archive: bool) -
         names = {stat.name for stat in stats}
         if names & EXPORT_NAMES:
             exports.add(store.join(directory, "variables"))
+        if directory != root and directory.endswith(TEMP_SUFFIX) and any(map(is_part_file, names)):
+            # What one writer of several saved is not the checkpoint: most of the tensors may lie in the other parts.
+            damaged.append(f"{store.display(directory.removesuffix(TEMP_SUFFIX))!r}: its parts were never merged")
+            continue
         try:
             choice, listing = choose_in_directory(store, directory, limits=limits)
         except OSError:

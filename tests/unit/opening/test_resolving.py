@@ -211,6 +211,16 @@ def test_the_only_run_below_a_directory_is_found() -> None:
     assert code({"stubs/a.index": LFS}, "stubs") == "path.no-complete"
 
 
+def test_a_part_that_was_never_merged_is_not_taken_for_the_checkpoint() -> None:
+    """A third of the tensors would pass for all of them; named, a part opens."""
+    parts = bundles(*(f"run/ckpt-1_temp/part-0000{n}-of-00003" for n in range(3)))
+    assert code(parts, "run") == "path.no-complete"
+    assert code(bundles("run/ckpt-1_temp/part-00000-of-00003"), "run") == "path.no-complete"
+    whole = {**parts, **bundles("run/export/model")}
+    assert seen(whole, "run") == ("run/export/model", "bundle-v2", "below")
+    assert seen(parts, "run/ckpt-1_temp/part-00001-of-00003")[0] == "run/ckpt-1_temp/part-00001-of-00003"
+
+
 # ---------------------------------------------------------------------------------------------------- manifests are data
 
 
