@@ -18,6 +18,7 @@ from openckpt.conversion.casting import Casting
 from openckpt.conversion.memory import Memory
 from openckpt.conversion.planning import Row
 from openckpt.errors import Where
+from openckpt.formats.bundle.values import SUB_BYTE
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.workers import compute_ahead
@@ -37,7 +38,6 @@ LEAST_MEMORY = 4 * MIB
 _BATCH_BYTES = 32 * MIB
 _BATCH_TENSORS = 4096
 _ALIGNMENT = 64
-_NARROW = frozenset(("int4", "uint4", "int2", "uint2", "float4_e2m1fn"))
 
 
 class Moved(NamedTuple):
@@ -142,7 +142,7 @@ def _judge(ckpt: CheckpointReader, row: Row) -> _Item:
     spec = row.spec
     dtype = BY_NAME[spec.dtype]
     source = spec.size * dtype.itemsize
-    extents = ckpt.locate(row.key) if dtype.is_numeric and spec.dtype not in _NARROW else ()
+    extents = ckpt.locate(row.key) if dtype.is_numeric and spec.dtype not in SUB_BYTE else ()
     if len(extents) == 1 and extents[0].nbytes == source:
         room = max(source, spec.size * BY_NAME[row.dtype].itemsize)
         plain = row.dtype == spec.dtype and spec.dtype != "bool" and not _is_swapped(ckpt)

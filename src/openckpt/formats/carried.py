@@ -17,6 +17,7 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from openckpt.errors import CheckpointError, CorruptionError, Where
+from openckpt.formats.bundle.values import SUB_BYTE
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.limits import OBJECT_BYTES, Limits, growth_of
 
@@ -33,7 +34,6 @@ OPAQUE = frozenset(name for name in BY_NAME if name.startswith(("bfloat16", "flo
 """types that lie as elements without a type"""
 BLOBS = frozenset(("string", "variant"))
 """types that may lie as the bytes of a V2 data file"""
-_NARROW = frozenset(("int4", "int2", "uint4", "uint2", "float4_e2m1fn"))
 
 
 class Carried(NamedTuple):
@@ -74,7 +74,7 @@ def _stands_for_bytes(key: str) -> bool:
 
 def is_same_bytes(dtype: str) -> bool:
     """Return whether elements lie in the file as numpy has them in memory, so that they can be read in place."""
-    return dtype not in _NARROW and dtype not in BLOBS
+    return dtype not in SUB_BYTE and dtype not in BLOBS
 
 
 def check_carried(
@@ -127,9 +127,9 @@ def elements_of(array: Array, dtype: str) -> Array:
     import numpy as np
 
     shape = array.shape
-    if dtype in HOSTS and dtype in _NARROW:
+    if dtype in HOSTS and dtype in SUB_BYTE:
         array = array.astype(HOSTS[dtype])
-    elif dtype in _NARROW:
+    elif dtype in SUB_BYTE:
         array = array.view(np.uint8) & np.uint8(0x0F)
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(shape)
     return array.view(f"V{array.dtype.itemsize}") if dtype in OPAQUE else array
@@ -171,7 +171,7 @@ def value_of(raw: Array, carried: Carried, where: Where, code: str) -> Array:
         flat[:] = elements
         return flat.reshape(carried.shape)
     dtype = BY_NAME[carried.dtype]
-    if carried.dtype in _NARROW:
+    if carried.dtype in SUB_BYTE:
         raw = finish(raw.view(stored_dtype(dtype)), dtype, big_endian=False)
     return raw.view(dtype.numpy()).reshape(carried.shape)
 

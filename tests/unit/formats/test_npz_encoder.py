@@ -135,3 +135,15 @@ def test_an_abandoned_writer_writes_nothing_more() -> None:
     writer.abandon()
     del writer
     assert len(file.getvalue()) == size
+
+
+def test_twelve_thousand_members_are_still_an_npz() -> None:
+    """The directory of the zip is larger than a mebibyte, which no other archive of weights has."""
+    from openckpt.formats.detect import detect
+    from openckpt.storage.memory import MemorySource
+
+    value = np.zeros((), np.int8)
+    data = written({f"model/a_layer_with_a_long_name/{n:05d}/kernel": ("int8", value) for n in range(12_000)})
+
+    assert detect(MemorySource("x", data)).kind == "npz"
+    assert len(open_npz(MemoryStore({"x": data}), "x")) == 12_000
