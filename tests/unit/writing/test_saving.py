@@ -497,3 +497,32 @@ def test_v1_checkpoints_are_saved_with_their_types(tmp_path: Path, layout: Any) 
         "text": ("string", objects(b"a\0", b"")),
     }
     assert differences(saved, tree) == []  # type: ignore[arg-type]
+
+
+def test_an_interrupt_leaves_nothing_but_what_it_kept_from_being_removed(tmp_path: Path) -> None:
+    """Ctrl-C in any call of a first save: no file, no directory; in a removal, only what was to be removed."""
+
+    class Interrupted(CallFS):
+        hit: Any = None
+
+        def around(self, call: Any, do: Any) -> Any:
+            if call.number == at:
+                self.hit = call
+                raise KeyboardInterrupt
+            return do()
+
+    interrupted = 0
+    for at in range(1, 100):
+        fs = Interrupted(DISK)
+        directory = tmp_path / str(at)
+        directory.mkdir()
+        try:
+            openckpt.save(directory / "run" / "ckpt", W, update_manifest=True, store=fs)
+        except KeyboardInterrupt:
+            interrupted += 1
+        if fs.hit is None:
+            break
+        left = [name for name in names(directory) if ".openckpt-" in name]
+        assert left == ([os.path.relpath(fs.hit.path, directory)] if fs.hit.name == "remove" else []), fs.hit
+        assert names(directory) == [] or fs.hit.name in ("remove", "close"), fs.hit
+    assert interrupted > 30 and fs.hit is None
