@@ -83,4 +83,19 @@ CODES: dict[str, Code] = {
         "A checkpoint of this number exists, and this program did not write it: its counter began again at 0.",
         "restore the latest checkpoint first, which continues its counter, or save into another directory",
     ),
+    "training.busy-run": Code(
+        "error",
+        "Another process or thread is saving into this directory at this moment; only one of them may.",
+        "give each run a directory of its own; of several processes of one run let one write: is_primary=rank == 0",
+    ),
+    "training.overtaken": Code(
+        "error",
+        "The manifest names a checkpoint that this manager neither found nor wrote: two programs save into one directory.",
+        "stop the other program, or make a new CheckpointManager, which goes on behind what is there",
+    ),
+    "training.no-such-step": Code(
+        "error",
+        "There is no whole checkpoint of this path or number to be kept.",
+        "openckpt find {path}",
+    ),
 }

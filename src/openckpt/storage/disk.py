@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from openckpt.storage.local import LocalStore
+from openckpt.storage.local import NO_LOCKS, LocalStore
 from openckpt.storage.writable import OutputFile, WriteBuffer
 
 _IOV_MAX = 1000  # POSIX guarantees 16, Linux and macOS have 1024
@@ -195,6 +195,26 @@ class Disk(LocalStore):
                 os.close(number)
                 raise
             os.close(number)
+
+    def try_claim(self, path: str) -> OutputFile | None:
+        """Take an exclusive flock on a file that is there; readers' leases are shared ones."""
+        import fcntl
+
+        try:
+            number = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except PermissionError:
+            number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # enough where locks are the kernel's own
+        file = DiskFile(path, number)
+        try:
+            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.close(file)
+            return None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        _LOCKS.add(file)
+        return file
 
 
 def lock_is_held(path: str) -> bool:

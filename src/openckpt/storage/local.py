@@ -17,6 +17,8 @@ from openckpt.limits import no_memory
 from openckpt.storage.reading import Buffer, ByteSource, FileStat, Kind, short_read
 
 _IOV_MAX = 1000  # POSIX guarantees 16, Linux and macOS have 1024
+NO_LOCKS = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EBADF))
+"""what flock says on file systems and descriptors that cannot be locked"""
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
@@ -167,6 +169,22 @@ class LocalFile:
         except OSError:
             return False
         return self._version != _version(opened)
+
+    def lease(self) -> bool:
+        """Ask those who sweep up to spare this file for as long as it is open, here and in forks; False where one removes it now.
+
+        A shared flock: nothing is written. Where the file system has no locks, nobody is asked and nobody refuses.
+        """
+        import fcntl
+
+        try:
+            fcntl.flock(self._held().number, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        return True
 
     def close(self) -> None:
         """Let go of the descriptor; a read that is under way in another thread ends first."""

@@ -105,3 +105,10 @@ class WritableStore(Store, Protocol):
         The lock ends with `close`, or with the process. `read` and `write` work on it.
         """
         ...
+
+    def try_claim(self, path: str) -> OutputFile | None:
+        """Open a file that is there and hold it against readers until `close`; None where one has a lease on it.
+
+        FileNotFoundError where there is none. Where the file system has no locks nobody has a lease.
+        """
+        ...

@@ -13,23 +13,29 @@ from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from openckpt.training.checkpoint import Checkpoint
+    from openckpt.training.manager import CheckpointManager
     from openckpt.training.report import RestoreReport
+    from openckpt.training.retention import SavedStep
     from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus
     from openckpt.training.trees import restore
 
 _HOMES = {
     "Checkpoint": "checkpoint",
     "CheckpointLoadStatus": "status",
+    "CheckpointManager": "manager",
     "InitializationOnlyStatus": "status",
     "RestoreReport": "report",
+    "SavedStep": "retention",
     "restore": "trees",
 }
 
 __all__ = [
     "Checkpoint",
     "CheckpointLoadStatus",
+    "CheckpointManager",
     "InitializationOnlyStatus",
     "RestoreReport",
+    "SavedStep",
     "restore",
 ]
 

@@ -23,7 +23,7 @@ from openckpt.training.restoring import assign_values, check_values, prove_value
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
 from openckpt.training.tracking import Bare, Child, View
 from openckpt.writing import SavedPath, save
-from openckpt.writing.manifests import only_manifest
+from openckpt.writing.manifests import ManifestUpdate, only_manifest
 
 if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
@@ -166,12 +166,19 @@ class Checkpoint:
         counter.number += 1
         path = f"{os.fspath(prefix)}-{counter.number}"
         try:
-            return self._write(path, path in self._written, True, durability, store)
+            newest = only_manifest(os.path.basename(path))
+            return self._write(path, path in self._written, lambda _: newest, durability, store)
         except BaseException as error:
             counter.number -= 1
             if isinstance(error, ConflictError) and error.code == "commit.exists":
                 raise ConflictError("training.exists", path, "a checkpoint of this number is there already") from None
             raise
+
+    def _count_to(self, number: int) -> None:
+        """Make this the save counter, for a manager that numbers the saves."""
+        counter = self._counter(create=True)
+        assert counter is not None
+        counter.number = number
 
     def write(
         self,
@@ -184,10 +191,16 @@ class Checkpoint:
         return self._write(os.fspath(prefix), True, False, durability, store)
 
     def _write(
-        self, path: str, overwrite: bool, newest: bool, durability: Durability, store: WritableStore | None
+        self,
+        path: str,
+        overwrite: bool,
+        update_manifest: ManifestUpdate | bool,
+        durability: Durability,
+        store: WritableStore | None,
+        beside: Mapping[str, bytes] | None = None,
     ) -> SavedPath:
         self._say_unsaid()
-        values, live = self._values(path)
+        values, live = self._values(path, beside or {})
         nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
         try:
             with collection_held(when=len(values) > 64 and nbytes < 256 << 20):
@@ -196,7 +209,7 @@ class Checkpoint:
                     values,
                     overwrite=overwrite,
                     durability=durability,
-                    update_manifest=(lambda _: only_manifest(os.path.basename(path))) if newest else False,
+                    update_manifest=update_manifest,
                     store=store,
                 )
         finally:
@@ -204,7 +217,7 @@ class Checkpoint:
         self._written.add(path)
         return saved
 
-    def _values(self, path: str) -> tuple[dict[str, Any], LiveGraph]:
+    def _values(self, path: str, beside: Mapping[str, bytes]) -> tuple[dict[str, Any], LiveGraph]:
         """Return what is to be stored by key, and the objects it belongs to."""
         with collection_held():
             live = self._live()
@@ -212,6 +225,7 @@ class Checkpoint:
             values = values_of(recorded, path)
             if recorded.full_graph is not None:
                 values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
+            values.update(beside)
             values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
         return values, live
 

@@ -15,6 +15,7 @@ from openckpt.lazy import lazy_attributes
 if TYPE_CHECKING:
     from openckpt.writing.manifests import update_checkpoint_state
     from openckpt.writing.merging import merge_parts, part_prefix
+    from openckpt.writing.removing import remove_checkpoint
     from openckpt.writing.result import SavedPath
     from openckpt.writing.saving import create, save
     from openckpt.writing.sharding import ByGroup, MaxShardSize, OneShard, Sharding
@@ -33,6 +34,7 @@ _HOMES = {
     "create": "saving",
     "merge_parts": "merging",
     "part_prefix": "merging",
+    "remove_checkpoint": "removing",
     "save": "saving",
     "update_checkpoint_state": "manifests",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "create",
     "merge_parts",
     "part_prefix",
+    "remove_checkpoint",
     "save",
     "update_checkpoint_state",
 ]

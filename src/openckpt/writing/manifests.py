@@ -111,8 +111,15 @@ def update_checkpoint_state(
         raise ConflictError("writing.manifest-name", newest, "the checkpoint has the name of the manifest beside it")
     written = [_as_entry(directory, path, relative=save_relative_paths) for path in paths]
     manifest = Manifest(written[-1], tuple(written), times, float(last_preserved_timestamp or 0.0))
+    replace_manifest(directory, encode_manifest(manifest), name=name, durability=durability, store=store)
+
+
+def replace_manifest(
+    directory: str, data: bytes, *, name: str = MANIFEST_NAME, durability: Durability, store: WritableStore
+) -> None:
+    """Put these bytes in the place of a directory's manifest; raises OSError."""
     with Commit(store, directory, name, durability=durability, settle=settle_dead, wait=True) as commit:
-        commit.switch(commit.put(encode_manifest(manifest)), name)
+        commit.switch(commit.put(data), name)
 
 
 def _as_entry(directory: str, path: str, *, relative: bool) -> str:

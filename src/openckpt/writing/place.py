@@ -70,7 +70,7 @@ def settle_dead(store: WritableStore, directory: str, stem: str, record: bytes) 
     if note is None:
         return  # a torn record says nothing; the files stay, and the doctor names them
     counts = {note.writes, *note.replaces}
-    named = _named_count(store, store.join(directory, stem + INDEX_SUFFIX))
+    named = named_count(store, store.join(directory, stem + INDEX_SUFFIX))
     if named is None:  # the save died before its switch, where nothing was under this prefix
         useless = {note.writes} if not note.replaces else set()
     else:
@@ -87,7 +87,7 @@ def settle_dead(store: WritableStore, directory: str, stem: str, record: bytes) 
                 store.remove(path)
 
 
-def _named_count(store: WritableStore, index: str) -> int | None:
+def named_count(store: WritableStore, index: str) -> int | None:
     """Return how many data files an index names: None where there is no index, -1 where it cannot be read."""
     from openckpt.formats.bundle.header import header_of
     from openckpt.formats.sstable.table import Table

@@ -1,0 +1,311 @@
+"""`CheckpointManager`: the checkpoints of one run, and which of them stay (formats 7.1).
+
+What differs from TensorFlow's on purpose stands in docs/reference/if-you-know-tf-train.md; what it does to files, in
+`openckpt.training.run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import SupportsFloat, SupportsInt, TypeAlias
+
+from openckpt.errors import CheckpointWarning, ConflictError, CorruptionError, PathNotFoundError
+from openckpt.formats.names import step_of
+from openckpt.storage.disk import DISK
+from openckpt.storage.writable import Durability, WritableStore
+from openckpt.training.checkpoint import Checkpoint
+from openckpt.training.notes import METRICS_KEY, Note, encode_note
+from openckpt.training.primary import find_rank
+from openckpt.training.recovering import read_note, size_of, why_not_whole
+from openckpt.training.retention import Mode, Policy, Retention, SavedStep, best_steps
+from openckpt.training.run import Run
+from openckpt.writing import SavedPath
+from openckpt.writing.manifests import ManifestUpdate
+
+StepCounter: TypeAlias = SupportsInt | Callable[[], SupportsInt] | str
+"""A variable that holds the training step, a function that returns it, or the name of a Checkpoint's child that is it."""
+
+
+class CheckpointManager:
+    """Saves the steps of one run into one directory, keeps some of them, and finds the newest again.
+
+        manager = openckpt.CheckpointManager(ckpt, "run", max_to_keep=3, best="loss")
+        manager.restore_or_initialize()
+        for step in range(...):
+            ...
+            manager.save(metrics={"loss": loss})
+
+    One manager saves into a directory at a time; of several processes only the primary writes.
+
+    Args:
+        checkpoint: what to save.
+        directory: where; made by the first save.
+        max_to_keep: how many of the newest steps stay; None keeps all.
+        keep_checkpoint_every_n_hours: a step that is about to go is kept for good when it is that much later than the last
+            one that was.
+        checkpoint_name: files are called ``DIRECTORY/NAME-<number>``; it may contain ``/``.
+        step_counter: the training step: a variable, a function, or the name of a child of the Checkpoint that is a number.
+        checkpoint_interval: steps between two saves; `save` returns None until then.
+        init_fn: called by `restore_or_initialize` where there is no checkpoint.
+        last_checkpoint_step: step of the last save, for ``checkpoint_interval``.
+        best: name of the metric by which the best steps are kept beside the newest.
+        mode: whether a low (``"min"``) or a high (``"max"``) value is good.
+        keep_best: how many of the best.
+        keep_every_n_steps: steps that are multiples of it are kept for good.
+        policy: a function from all listed steps (`SavedStep`, oldest first) to the paths that stay beside the others.
+        is_primary: whether this process writes; None asks torchrun, JAX or mpirun, and where none of them runs it does.
+        durability: see `openckpt.save`.
+        clock: seconds since 1970.
+        store: where to write; the local disk when not given.
+
+    Raises:
+        ValueError: a number that is not positive, or an interval without a counter.
+        OSError: the system refused to say what is in the directory.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        directory: str | os.PathLike[str],
+        max_to_keep: int | None,
+        keep_checkpoint_every_n_hours: float | None = None,
+        checkpoint_name: str = "ckpt",
+        step_counter: StepCounter | None = None,
+        checkpoint_interval: int | None = None,
+        init_fn: Callable[[], object] | None = None,
+        last_checkpoint_step: int | None = None,
+        *,
+        best: str | None = None,
+        mode: Mode = "min",
+        keep_best: int = 1,
+        keep_every_n_steps: int | None = None,
+        policy: Policy | None = None,
+        is_primary: bool | None = None,
+        durability: Durability = "power-loss",
+        clock: Callable[[], float] = time.time,
+        store: WritableStore | None = None,
+    ) -> None:
+        if checkpoint_interval is not None and step_counter is None:
+            raise ValueError("checkpoint_interval counts steps: it needs a step_counter")
+        self._rules = Retention(
+            max_to_keep, keep_checkpoint_every_n_hours or None, keep_every_n_steps, best, mode, keep_best, policy
+        )
+        self._store: WritableStore = DISK if store is None else store
+        self._checkpoint = checkpoint
+        self._directory = os.fsdecode(directory)
+        self._prefix = self._store.join(self._directory, checkpoint_name)
+        self._counter = step_counter
+        self._interval = checkpoint_interval
+        self._init_fn = init_fn
+        self._last_step = last_checkpoint_step
+        self._durability: Durability = durability
+        self._written: set[str] = set()
+        rank = find_rank()
+        self._is_primary = (rank is None or rank.number == 0) if is_primary is None else is_primary
+        self._run = Run(
+            self._store,
+            self._directory,
+            checkpoint_name,
+            self._rules,
+            writes=self._is_primary,
+            rank=rank,
+            durability=durability,
+            clock=clock,
+        )
+        self._run.steps = {path: self._with_note(step) for path, step in self._run.steps.items()}
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What is saved."""
+        return self._checkpoint
+
+    @property
+    def directory(self) -> str:
+        """The directory, as it was given."""
+        return self._directory
+
+    @property
+    def checkpoint_interval(self) -> int | None:
+        """Steps between two saves."""
+        return self._interval
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether this process writes."""
+        return self._is_primary
+
+    @property
+    def latest_checkpoint(self) -> str | None:
+        """The newest whole checkpoint: found when the manager was made, or saved by it since. None where there is none."""
+        return self._run.latest
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The listed checkpoints, oldest first: those that retention looks at. What is kept for good is not among them."""
+        return list(self._run.steps)
+
+    @property
+    def steps(self) -> tuple[SavedStep, ...]:
+        """The same, with what is known of each."""
+        return tuple(self._run.steps.values())
+
+    @property
+    def best_checkpoint(self) -> str | None:
+        """The best of the listed checkpoints by the metric ``best``, the newer of two; None where none has it."""
+        found = best_steps(self.steps, self._rules)
+        return found[0].path if found else None
+
+    # -- saving -------------------------------------------------------------------------------------------------------
+
+    def save(
+        self,
+        checkpoint_number: SupportsInt | None = None,
+        check_interval: bool = True,
+        options: None = None,
+        *,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+    ) -> SavedPath | None:
+        """Save a step, list it in the manifest and let go of those that no rule keeps.
+
+        Args:
+            checkpoint_number: the number in the name; the Checkpoint's save counter when not given, which goes on behind the
+                highest number that was there.
+            check_interval: whether to wait for ``checkpoint_interval``; without it a step is still not saved twice.
+            options: TensorFlow's place for its CheckpointOptions; openckpt has none.
+            metrics: numbers by name, kept with the step.
+
+        Returns:
+            The prefix; None where the interval has not passed. A process that is not the primary gets the same path and has
+            written nothing: ``.nbytes`` is 0.
+
+        Raises:
+            ConflictError: another process saves here (``training.busy-run``) or has saved here since (``training.overtaken``),
+                or there is a checkpoint of that number which this manager did not write (``training.exists``).
+            CheckpointError, OSError: as `Checkpoint.save`. Nothing has changed then, the counter neither.
+        """
+        if options is not None:
+            raise ValueError("openckpt has no CheckpointOptions: durability and store are arguments of the manager")
+        step = None if self._counter is None else self._step_now(self._counter)
+        if self._interval is not None and not self._is_due(step, self._interval, check_interval):
+            return None
+        count = self._checkpoint.save_counter + 1
+        if checkpoint_number is None:
+            number = count = max(count, self._run.highest + 1)
+        else:
+            number = int(checkpoint_number)
+        said = {} if metrics is None else {str(name): float(value) for name, value in metrics.items()}
+        new = SavedStep(f"{self._prefix}-{number}", number if step is None else step, self._run.now(), said)
+        if self._is_primary:
+            saved = self._save(new, number, count, Note(step, said))
+        else:
+            self._checkpoint._count_to(count)
+            self._run.follow(new)
+            saved = SavedPath(new.path, step=number, durability="process-crash", nbytes=0)
+        if self._interval is not None:
+            self._last_step = step
+        return saved
+
+    def pin(self, checkpoint: str | os.PathLike[str] | int) -> None:
+        """Keep a checkpoint for good, given by its path or its number: no manager ever removes it.
+
+        Raises:
+            PathNotFoundError: it is not there, or not whole (``training.no-such-step``).
+            ConflictError, OSError: as `save`.
+        """
+        path = f"{self._prefix}-{checkpoint}" if isinstance(checkpoint, int) else os.fsdecode(checkpoint)
+        why = why_not_whole(self._store, path)
+        if why:
+            raise PathNotFoundError("training.no-such-step", path, f"this checkpoint cannot be kept: {why}")
+        if path in self._run.steps:  # what is not listed nobody removes
+            self._run.pin(path)
+
+    def sync(self) -> None:
+        """Return when no save is under way: `save` itself returns no sooner."""
+
+    # -- restoring ----------------------------------------------------------------------------------------------------
+
+    def restore_or_initialize(self) -> str | None:
+        """Restore the latest checkpoint and return its path; where there is none call ``init_fn`` and return None.
+
+        One whose bytes turn out to be damaged is passed over with a `CheckpointWarning`, for the next older listed one.
+
+        Raises:
+            CorruptionError: all of them are damaged; of the newest.
+            CheckpointError, OSError: as `Checkpoint.restore`.
+        """
+        latest = self._run.latest
+        if latest is None:
+            if self._init_fn is not None:
+                self._init_fn()
+            return None
+        damage: CorruptionError | None = None
+        for path in self._candidates(latest):
+            try:
+                self._checkpoint.restore(path)
+            except CorruptionError as error:
+                damage = damage or error
+                warnings.warn(f"passed over, the next older checkpoint is tried: {error}", CheckpointWarning, 2)
+                continue
+            self._run.latest = path
+            if self._interval is not None and self._counter is not None:
+                self._last_step = self._step_now(self._counter)
+            return path
+        assert damage is not None
+        raise damage
+
+    def _candidates(self, latest: str) -> Iterator[str]:
+        yield latest
+        for path in reversed(self._run.steps):
+            if path != latest and not why_not_whole(self._store, path):
+                yield path
+
+    # -- how ----------------------------------------------------------------------------------------------------------
+
+    def _is_due(self, step: int | None, interval: int, check_interval: bool) -> bool:
+        last = self._last_step
+        return last is None or step is None or (step != last and not (check_interval and step < last + interval))
+
+    def _step_now(self, counter: StepCounter) -> int:
+        if isinstance(counter, str):
+            counter = getattr(self._checkpoint, counter)
+        return int(counter() if callable(counter) else counter)
+
+    def _save(self, new: SavedStep, number: int, count: int, note: Note) -> SavedPath:
+        ours, path = self._checkpoint, new.path
+        beside = {METRICS_KEY: encode_note(note)} if note != Note() else {}
+
+        def write(update_manifest: ManifestUpdate | bool) -> SavedPath:
+            return ours._write(
+                path, path in self._written, update_manifest, self._durability, self._store, beside=beside
+            )
+
+        before = ours.save_counter
+        ours._count_to(count)
+        try:
+            saved = self._run.save(new, number, write)
+        except BaseException as error:
+            ours._count_to(before)
+            if isinstance(error, ConflictError) and error.code == "commit.exists":
+                message = "a checkpoint of this number is there, and this manager did not write it"
+                raise ConflictError("training.exists", path, message) from None
+            raise
+        self._written.add(path)
+        if path in self._run.steps:
+            self._run.steps[path] = dataclasses.replace(new, nbytes=saved.nbytes)
+        return saved
+
+    def _with_note(self, step: SavedStep) -> SavedStep:
+        """Return a step with what was said of it when it was saved, where a rule asks."""
+        rules = self._rules
+        if rules.best is None and rules.policy is None and (rules.every_n_steps is None or self._counter is None):
+            return step
+        note = read_note(self._store, step.path)
+        nbytes = size_of(self._store, step.path) if rules.policy else 0
+        number = step_of(step.path) if note.step is None else note.step
+        return dataclasses.replace(step, step=number, metrics=note.metrics, nbytes=nbytes)

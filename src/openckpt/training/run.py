@@ -1,0 +1,201 @@
+"""The steps of one run on the disk: saved and listed, swept, listed again - what a `CheckpointManager` does to files.
+
+    1  the lock of the run        one manager at a time; its first line says what may lie there unlisted after a death
+    2  commit of the checkpoint   the manifest in it: the new step and all listed ones
+    3  retention                  each step index first; what a reader has open stays for the next time
+    4  the manifest again         where steps went, as TensorFlow, whose manager can take the directory over at any moment
+
+A death between any two of these leaves the newest step whole and listed, or the one before it; the next save tidies up.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+from openckpt.errors import CheckpointWarning, ConflictError, Where
+from openckpt.formats.manifest import Manifest, encode_manifest
+from openckpt.storage.commit import Commit
+from openckpt.storage.writable import Durability, WritableStore
+from openckpt.training.primary import Rank
+from openckpt.training.recovering import RUN_STEM, encode_run_record, read_run_manifest, recover
+from openckpt.training.retention import Retention, SavedStep, plan_retention
+from openckpt.writing import SavedPath, remove_checkpoint
+from openckpt.writing.manifests import ManifestUpdate, replace_manifest
+from openckpt.writing.place import settle_dead
+
+Write = Callable[[ManifestUpdate | bool], SavedPath]
+"""Saves the checkpoint of a step; gets what its commit does to the manifest."""
+
+
+class Run:
+    """The steps of one run.
+
+    Attributes:
+        latest: the newest whole checkpoint, None where there is none.
+        steps: the listed ones by path, oldest first.
+        highest: the highest number of a checkpoint of this name that lay there before.
+    """
+
+    def __init__(
+        self,
+        store: WritableStore,
+        directory: str,
+        name: str,
+        rules: Retention,
+        *,
+        writes: bool,
+        rank: Rank | None,
+        durability: Durability,
+        clock: Callable[[], float],
+    ) -> None:
+        self._store, self._directory, self._name = store, directory, name
+        self._rules, self._writes, self._rank = rules, writes, rank
+        self._durability: Durability = durability
+        self._clock = clock
+        self._pinned: set[str] = set()
+        self._time = 0.0
+        now = self.now()
+        found = recover(store, directory, name, now)
+        self.latest = found.newest
+        self.steps = {step.path: step for step in found.steps}
+        self.highest = found.highest
+        self._unlisted = found.unlisted
+        self._named = found.named
+        self._last_preserved = found.last_preserved
+        self._time = math.nextafter(found.last_preserved, math.inf)
+
+    def now(self) -> float:
+        """Return the time; never before one that was given out or preserved: the clock may do anything."""
+        said = float(self._clock())
+        self._time = max(said, self._time) if math.isfinite(said) else max(self._time, 1.0)
+        return self._time
+
+    # -- a save -------------------------------------------------------------------------------------------------------
+
+    def save(self, new: SavedStep, number: int, write: Write) -> SavedPath:
+        """Save a step, list it, and let go of those that no rule keeps.
+
+        Raises:
+            ConflictError: see `CheckpointManager.save`.
+            CheckpointError, OSError: as ``write``; then nothing has changed.
+        """
+        steps = self._with(new)
+        data = self._manifest(steps, new.path)
+        above = "/" in self._name  # the manifest lies in another directory than the checkpoint
+        with self._locked(new.path, number):
+            saved = write(False if above else lambda _: data)
+            if above:
+                try:
+                    self._put(data)
+                except BaseException:
+                    self._remove(new.path)
+                    raise
+            self.steps, self.latest = steps, new.path
+            self._named = self._entry(new.path)
+            self._unlisted = []
+            self._sweep()
+        return saved
+
+    def follow(self, new: SavedStep) -> None:
+        """Do what `save` does to the lists, and nothing on the disk: another process saves."""
+        self.steps, self.latest = self._with(new), new.path
+        self._named = self._entry(new.path)
+        self._let_go(self._decide())
+
+    def pin(self, path: str) -> None:
+        """Keep a listed step for good."""
+        self._pinned.add(path)
+        if self._writes:
+            with self._locked(path):
+                self._put(self._manifest(self.steps, self.latest or path))
+
+    def _with(self, new: SavedStep) -> dict[str, SavedStep]:
+        return {**{path: step for path, step in self.steps.items() if path != new.path}, new.path: new}
+
+    # -- retention ----------------------------------------------------------------------------------------------------
+
+    def _sweep(self) -> None:
+        before = self._manifest(self.steps, self.latest or "")
+        try:
+            try:
+                self._let_go(self._decide())
+            finally:
+                after = self._manifest(self.steps, self.latest or "")
+                if after != before:
+                    self._put(after)
+        except (OSError, ConflictError) as error:
+            # Not an error of the save, which is done: the next one tries again.
+            message = f"{self.latest} is saved, but what should have gone after it could not be removed or unlisted"
+            warnings.warn(f"{message}: {error}", CheckpointWarning, stacklevel=5)
+
+    def _decide(self) -> list[str]:
+        """Return the paths that no rule keeps, and forget those that are kept for good."""
+        plan = plan_retention(tuple(self.steps.values()), self._rules, self._last_preserved, self._pinned)
+        self._last_preserved = plan.last_preserved
+        for step in plan.preserved:
+            del self.steps[step.path]
+        return [step.path for step in plan.deleted]
+
+    def _let_go(self, paths: Collection[str]) -> None:
+        refusals: list[Exception] = []
+        for path in paths:
+            try:
+                gone = not self._writes or self._remove(path)
+            except (OSError, ConflictError) as error:
+                refusals.append(error)
+                continue
+            if gone:  # else somebody has it open
+                del self.steps[path]
+        if refusals:
+            raise refusals[0]
+
+    def _remove(self, path: str) -> bool:
+        return remove_checkpoint(path, with_meta=False, durability=self._durability, store=self._store)
+
+    # -- the manifest and the lock ------------------------------------------------------------------------------------
+
+    def _entry(self, path: str) -> str:
+        return os.path.relpath(os.path.abspath(path), os.path.abspath(self._directory or "."))
+
+    def _manifest(self, steps: Mapping[str, SavedStep], newest: str) -> bytes:
+        # A pinned step is written as one of long ago: no manager takes it up again after a restart, TensorFlow's neither.
+        times = tuple(0.0 if path in self._pinned else step.time for path, step in steps.items())
+        return encode_manifest(
+            Manifest(self._entry(newest), tuple(map(self._entry, steps)), times, self._last_preserved)
+        )
+
+    def _put(self, data: bytes) -> None:
+        replace_manifest(self._directory, data, durability=self._durability, store=self._store)
+
+    @contextmanager
+    def _locked(self, path: str, *numbers: int) -> Iterator[None]:
+        """Hold the run's lock, in which stands what may lie there unlisted should this process die."""
+        who = "" if self._rank is None else f"; this is {self._rank}"
+        # A commit without files: it makes the directory, so that a power cut leaves it, and takes it away if nothing comes.
+        durability = self._durability if self._store.stat(self._directory) is None else "process-crash"
+        commit = Commit(self._store, self._directory, RUN_STEM, durability=durability, settle=settle_dead)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(commit)
+            except ConflictError:
+                message = f"another process or thread saves into this directory right now{who}"
+                raise ConflictError("training.busy-run", self._directory or ".", message) from None
+            self._check_not_overtaken(path, who)
+            if numbers:
+                commit.publish({}, record=encode_run_record(self._name, [*self._unlisted, *numbers]))
+            yield
+
+    def _check_not_overtaken(self, path: str, who: str) -> None:
+        present = read_run_manifest(self._store, self._directory)
+        if present is not None and present.model_checkpoint_path != self._named:
+            raise ConflictError(
+                "training.overtaken",
+                Where(path),
+                f"another program has saved into this directory since this manager looked{who}",
+                expected=f"{self._named!r} as the newest of the manifest" if self._named else "no manifest",
+                found=repr(present.model_checkpoint_path),
+            )
