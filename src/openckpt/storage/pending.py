@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,8 @@ from openckpt.storage.writable import OutputFile, WritableStore, WriteBuffer
 
 _START_BYTES = 1 << 20
 """Bytes of one write from which the disk is told to begin at once; what is smaller has time until the sync."""
+
+_SYNCS_AT_ONCE = 16  # a disk has no use for more, and a container may not allow a thousand threads
 
 
 class doing:
@@ -107,20 +110,27 @@ class PendingFile:
 
 
 def settle_all(files: Sequence[PendingFile]) -> None:
-    """Sync several files at once, each on a thread of its own; raise the first error when all are done."""
+    """Sync several files at once, on a few threads; raise the first error when all are done."""
+    waiting = deque(files)
     errors: list[BaseException] = []
 
-    def settle(file: PendingFile) -> None:
-        try:
-            file.settle()
-        except BaseException as error:
-            errors.append(error)
+    def settle() -> None:
+        while True:
+            try:
+                file = waiting.popleft()
+            except IndexError:
+                return
+            try:
+                file.settle()
+            except BaseException as error:
+                errors.append(error)
 
-    threads = [threading.Thread(target=settle, args=(file,), name="openckpt-sync") for file in files[1:]]
+    threads = [
+        threading.Thread(target=settle, name="openckpt-sync") for _ in range(min(len(files), _SYNCS_AT_ONCE) - 1)
+    ]
     for thread in threads:
         thread.start()
-    for file in files[:1]:
-        settle(file)
+    settle()
     for thread in threads:
         thread.join()
     if errors:

@@ -132,6 +132,22 @@ def test_several_files_are_synced_at_once() -> None:
     assert fs.count("close") == 3
 
 
+def test_a_thousand_files_take_a_few_threads() -> None:
+    """A container may not allow more."""
+    before, most = threading.active_count(), 0
+
+    class Counting(Names):
+        def sync(self, file: OutputFile) -> None:
+            nonlocal most
+            most = max(most, threading.active_count())
+            super().sync(file)
+
+    counting = Counting(PowerLossFS())
+    settle_all([PendingFile(counting, f"f{number}", durable=True) for number in range(1000)])
+    assert counting.count("sync") == counting.count("close") == 1000
+    assert most - before <= 16
+
+
 def test_one_of_several_that_fails_is_told_when_all_are_done() -> None:
     """The others are settled all the same."""
     fs = FaultyFS(PowerLossFS(), fail_at=5, error=errno.EIO)
