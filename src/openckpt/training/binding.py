@@ -6,7 +6,7 @@ lead to one object bind both, and the first is read. What the program does not h
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -55,6 +55,7 @@ class Binding:
         deferred: parts of the file that wait for objects.
         slots: slots that wait.
         unused: ``(node id, attribute name)`` that a bound object cannot take.
+        is_stock: whether the file holds only what stock TensorFlow tracks.
     """
 
     nodes: dict[int, LiveNode] = field(default_factory=dict)
@@ -63,36 +64,63 @@ class Binding:
     deferred: list[Deferred] = field(default_factory=list)
     slots: list[PendingSlot] = field(default_factory=list)
     unused: list[tuple[int, str]] = field(default_factory=list)
+    is_stock: bool = False
 
 
-def bind(
-    graph: ObjectGraph, live: LiveGraph, *, start: tuple[int, LiveNode] | None = None, skip_slots: bool = False
-) -> Binding:
+def bind(graph: ObjectGraph, live: LiveGraph, *, skip_slots: bool = False) -> Binding:
     """Match the nodes of a file with live objects.
 
     Args:
         graph: of the file.
         live: of the program.
-        start: begin here instead of at the roots, for what was deferred.
         skip_slots: leave slots alone (``experimental_skip_slot_variables``).
     """
-    return _Matching(graph.nodes, live, skip_slots=skip_slots).run(start or (0, live.nodes[0]))
+    matching = _Matching(graph.nodes, live, {})
+    return matching.run([(0, live.nodes[0])], [] if skip_slots else _slots_of(graph.nodes))
+
+
+def bind_more(
+    graph: ObjectGraph,
+    live: LiveGraph,
+    before: Binding,
+    starts: Sequence[tuple[int, LiveNode]],
+    taken: Iterable[LiveNode],
+) -> Binding:
+    """Match the nodes of a file with objects that have come since, and return what is new.
+
+    Args:
+        graph: of the file.
+        live: of the program as it is now, or of a part of it.
+        before: what was matched already.
+        starts: ``(node id, live node)`` where deferred parts begin.
+        taken: nodes of ``live`` that are bound already.
+    """
+    matching = _Matching(graph.nodes, live, before.nodes)
+    matching.taken.update(taken)
+    return matching.run(starts, before.slots)
+
+
+def _slots_of(nodes: Sequence[Node]) -> list[PendingSlot]:
+    records: dict[int, list[PendingSlot]] = {}  # by variable, as TensorFlow goes through them
+    for number, node in enumerate(nodes):
+        for variable, name, slot in node.slot_variables:
+            records.setdefault(variable, []).append(PendingSlot(number, variable, name, slot))
+    return [record for own in records.values() for record in own]
 
 
 class _Matching:
-    def __init__(self, nodes: Sequence[Node], live: LiveGraph, *, skip_slots: bool) -> None:
-        self._nodes, self._live = nodes, live
+    def __init__(self, nodes: Sequence[Node], live: LiveGraph, before: Mapping[int, LiveNode]) -> None:
+        self._nodes, self._live, self._before = nodes, live, before
         self._found = Binding()
-        self._taken: set[LiveNode] = set()
-        self._slots_of: dict[int, list[PendingSlot]] = {}
-        for number, node in enumerate(nodes if not skip_slots else ()):
-            for variable, name, slot in node.slot_variables:
-                self._slots_of.setdefault(variable, []).append(PendingSlot(number, variable, name, slot))
+        self.taken: set[LiveNode] = set()
 
-    def run(self, start: tuple[int, LiveNode]) -> Binding:
+    def run(self, starts: Sequence[tuple[int, LiveNode]], slots: Sequence[PendingSlot]) -> Binding:
         found = self._found
-        self._bind(*start)
-        queue = [start[0]]
+        queue = []
+        for node_id, live in starts:
+            if node_id not in self._before and node_id not in found.nodes:
+                self._bind(node_id, live)
+                queue.append(node_id)
         for node_id in queue:
             live = found.nodes[node_id]
             if live.view.absorb is not None:
@@ -101,7 +129,7 @@ class _Matching:
                     self._absorb(node_id, live)
                 continue
             for child_id, name in self._nodes[node_id].children:
-                if child_id in found.nodes:
+                if child_id in found.nodes or child_id in self._before:
                     continue
                 target = live.names.get(name)
                 if target is None:
@@ -110,15 +138,15 @@ class _Matching:
                     continue
                 self._bind(child_id, target)
                 queue.append(child_id)
-        self._bind_slots()
+        self._bind_slots(slots)
         return found
 
     def _bind(self, node_id: int, live: LiveNode) -> None:
         found = self._found
         found.nodes[node_id] = live
-        if live in self._taken:
+        if live in self.taken:
             return  # an object is read once, from the first node that leads to it
-        self._taken.add(live)
+        self.taken.add(live)
         for attribute in self._nodes[node_id].attributes:
             leaf = live.leaf(attribute.name)
             if leaf is not None:
@@ -135,26 +163,25 @@ class _Matching:
                 below[name] = attribute.checkpoint_key
         self._found.absorbed[live] = below
 
-    def _bind_slots(self) -> None:
+    def _bind_slots(self, records: Sequence[PendingSlot]) -> None:
         found = self._found
-        for variable_id, records in self._slots_of.items():
-            variable = found.nodes.get(variable_id)
-            for record in records:
-                if record.node_id in found.nodes:
-                    continue
-                optimizer = found.nodes.get(record.optimizer_id)
-                slots = None if optimizer is None else optimizer.view.slots
-                value = None
-                if variable is not None and slots is not None:
-                    value = slots.get(variable.object, record.name)
-                    if value is None:
-                        value = slots.create(variable.object, record.name)
-                if value is None or optimizer is None or variable is None:
-                    found.slots.append(record)
-                    continue
-                node = self._live.add_slot(value, optimizer, record.name, variable)
-                if node is not None:
-                    self._bind(record.node_id, node)
+        nodes = {**self._before, **found.nodes} if self._before else found.nodes
+        for record in records:
+            if record.node_id in found.nodes:
+                continue
+            variable, optimizer = nodes.get(record.variable_id), nodes.get(record.optimizer_id)
+            slots = None if optimizer is None else optimizer.view.slots
+            value = None
+            if variable is not None and slots is not None:
+                value = slots.get(variable.object, record.name)
+                if value is None:
+                    value = slots.create(variable.object, record.name)
+            if value is None or optimizer is None or variable is None:
+                found.slots.append(record)
+                continue
+            node = self._live.add_slot(value, optimizer, record.name, variable)
+            if node is not None:
+                self._bind(record.node_id, node)
 
 
 def has_values(node: Node) -> bool:

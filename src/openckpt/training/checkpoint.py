@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from openckpt.errors import ConflictError, MismatchError, Where, shown
@@ -16,7 +17,8 @@ from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import Binding, bind
 from openckpt.training.collecting import collection_held
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
-from openckpt.training.live import LiveGraph
+from openckpt.training.deferred import Claims, Deferral
+from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.recording import FULL_GRAPH_KEY, record, values_of
 from openckpt.training.report import forgotten_optimizers, make_report, unresolved_ids, variables_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
@@ -27,6 +29,7 @@ from openckpt.writing.manifests import ManifestUpdate, only_manifest
 
 if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
+    from openckpt.training.planning import Preflight, RestorePlan
 
 
 class Checkpoint:
@@ -50,9 +53,11 @@ class Checkpoint:
         self._root = root
         self._children = dict(sorted(children.items()))
         self._own_counter: Counter | None = None
-        self._counted = 0  # where a counter that does not exist yet begins
         self._written: set[str] = set()
         self._unsaid: Unsaid | None = None
+        self._deferrals: list[Deferral] = []
+        """of restores whose values wait for something, the newest last"""
+        self._claims, self._restores = Claims(), 0
         self.restored_step: int | None = None
         """the number of the checkpoint that was restored last"""
         self._root_view()  # raises what is wrong with the names
@@ -87,7 +92,7 @@ class Checkpoint:
     def save_counter(self) -> int:
         """How many times this was saved, restores included: the number of the last checkpoint."""
         counter = self._counter()
-        return self._counted if counter is None else counter.number
+        return 0 if counter is None else counter.number
 
     @property
     def root(self) -> Any:
@@ -98,6 +103,13 @@ class Checkpoint:
         return [as_child(name, value) for name, value in self._children.items()]
 
     def _live(self) -> LiveGraph:
+        """Walk the program, after what waits for new parts of it was restored."""
+        live = self._walk()
+        self._deferrals = [deferral for deferral in self._deferrals if deferral.waits]
+        replaced = [deferral.advance(live) for deferral in self._deferrals]
+        return self._walk() if any(replaced) else live
+
+    def _walk(self) -> LiveGraph:
         with collection_held():
             return LiveGraph(self if self._root is None else self._root, self._root_view())
 
@@ -141,7 +153,9 @@ class Checkpoint:
         of_root = None if self._root is None else view_of(self._root)
         own = None if of_root is None else find_root_counter(of_root)
         if own is None and create and self._own_counter is None:
-            self._own_counter = Counter(self._counted)
+            self._own_counter = Counter()
+            if self._deferrals:
+                self._live()  # gives it the count of a file that was read before there was a counter
         return own or self._own_counter
 
     # -- saving -------------------------------------------------------------------------------------------------------
@@ -234,6 +248,33 @@ class Checkpoint:
         unsaid, self._unsaid = self._unsaid, None
         say_now(unsaid, 4)
 
+    def preflight(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        saves: int = 1,
+        durability: Durability = "power-loss",
+        store: WritableStore | None = None,
+    ) -> Preflight:
+        """Try out, before the first step, whether this can be saved into a directory: room, permissions, locks, syncs.
+
+        Does there what a save does, and undoes it. Raises as `save` would.
+
+        Args:
+            directory: where checkpoints will lie; need not exist yet.
+            saves: how many of them there must be room for at one time.
+            durability: what the saves will ask for.
+            store: where to write; the local disk when not given.
+        """
+        from openckpt.storage.disk import DISK
+        from openckpt.training.planning import preflight
+
+        recorded = record(self._live())
+        specs = [leaf.spec() for leaf in recorded.leaves.values()]
+        nbytes = sum(spec.nbytes or 0 for spec in specs if spec is not None)
+        nbytes += len(encode_object_graph(recorded.full_graph or recorded.graph)) * 2
+        return preflight(store or DISK, os.fspath(directory), nbytes, saves=saves, durability=durability)
+
     # -- restoring ----------------------------------------------------------------------------------------------------
 
     def restore(
@@ -272,33 +313,65 @@ class Checkpoint:
         """
         return self._restore(os.fspath(path), partial=partial, cast=cast)
 
+    def plan_restore(self, path: str | os.PathLike[str], *, cast: bool = False) -> RestorePlan:
+        """Return what `restore` would read and how much memory it would take; nothing is assigned. Raises as `restore`."""
+        from openckpt.training.planning import plan_restore
+
+        return plan_restore(path, self._live(), cast=cast)
+
     def _restore(self, path: str, *, partial: bool, cast: bool) -> CheckpointLoadStatus:
         from openckpt.opening import open
 
         self._say_unsaid()
-        with open(path) as stored:
+        with ExitStack() as files:
+            stored = files.enter_context(open(path))
+            live = self._live()
             with collection_held():
                 graph = _graph_of(stored)
-                live = self._live()
                 binding = bind(graph, live)
+                binding.is_stock = FULL_GRAPH_KEY not in stored
                 checked = check_values(stored, binding, cast=cast)
-                variables = variables_of(live)
+                variables = variables_of(live, binding)
                 if variables and not partial and checked.nodes().isdisjoint(variables):
                     raise _nothing_matched(stored, graph, live, len(variables))
                 specs = _specs_of_unresolved(stored, graph, binding)
-                counted = None if self._counter() is not None else _stored_counter(stored, graph)
             prove_values(stored, checked)
             changed = assign_values(stored, checked)
             self.restored_step = stored.step
-        self._counted = self._counted if counted is None else counted
+            if binding.deferred or binding.slots:
+                files.pop_all()  # the files stay open as long as something waits for values in them
         live.settle(replace_objects(live, changed))
         binding.values.clear()  # they hold the old values of what was replaced
         restored = checked.nodes()
+        self._wait(stored, graph, binding, live, restored, cast=cast)
         status = CheckpointLoadStatus(path, graph, binding, self._live, restored, specs, keep=live.keep())
         unbound = [node for node in variables if node not in restored]
         if not partial and (0 < len(unbound) < len(variables) or forgotten_optimizers(graph, binding, live)):
             self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
         return status
+
+    def _wait(
+        self,
+        stored: CheckpointReader,
+        graph: ObjectGraph,
+        binding: Binding,
+        live: LiveGraph,
+        restored: set[LiveNode],
+        *,
+        cast: bool,
+    ) -> None:
+        """Remember what waits for objects that the program has not made yet."""
+        self._restores += 1
+        if not self._deferrals:
+            self._claims = Claims()
+        waits = bool(binding.deferred or binding.slots)
+        if waits or self._deferrals:
+            self._claims.claim(restored, self._restores)
+        if waits:
+            keep, claims, number = live.keep(), self._claims, self._restores
+            self._deferrals.append(
+                Deferral(stored, graph, binding, restored, keep=keep, claims=claims, number=number, cast=cast)
+            )
 
 
 def _nothing_matched(stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, count: int) -> MismatchError:
@@ -323,16 +396,6 @@ def _specs_of_unresolved(stored: CheckpointReader, graph: ObjectGraph, binding: 
         if key in stored:
             specs[node_id] = stored.specs[key]
     return specs
-
-
-def _stored_counter(stored: CheckpointReader, graph: ObjectGraph) -> int | None:
-    """Return the count of a file's save counter."""
-    for child in graph.nodes[0].children:
-        for attribute in graph.nodes[child.node_id].attributes if child.local_name == SAVE_COUNTER else ():
-            value = stored.get(attribute.checkpoint_key)
-            if value is not None and value.shape == () and value.dtype.kind in "iu":
-                return int(value)
-    return None
 
 
 def _graph_of(stored: CheckpointReader) -> ObjectGraph:

@@ -49,6 +49,14 @@ class LiveNode:
         """Whether this is a piece of its parent's state, which comes and goes with it."""
         return self.parent is not None and self.parent[0].view.absorb is not None
 
+    @property
+    def is_optional(self) -> bool:
+        """Whether programs do without this state: a metric's, a seed generator's."""
+        node: LiveNode | None = self
+        while node is not None and not node.view.is_optional:
+            node = None if node.parent is None else node.parent[0]
+        return node is not None
+
     def path(self) -> list[str]:
         """Return the names on the first way from the root."""
         names: list[str] = []
@@ -64,10 +72,11 @@ class LiveNode:
         ``replaced`` holds the objects that have taken the place of others since the walk.
         """
         now = replaced or {}
-        if isinstance(self.object, Bare) and self.parent is not None:
-            parent, name = self.parent
-            return id(now.get(parent, parent.object)), name
-        return id(now.get(self, self.object)), ""
+        node, path = self, ""
+        while isinstance(node.object, Bare) and node.parent is not None:
+            node, name = node.parent
+            path = f"{escape_name(name)}/{path}"
+        return id(now.get(node, node.object)), path
 
     def label(self) -> str:
         """Return the readable name: ``(root).model.dense``, ``(root).opt's state 'm' for (root).w``."""
@@ -77,18 +86,18 @@ class LiveNode:
         return ".".join(["(root)", *self.path()])
 
 
-_GONE = View("released")
-
-
 class LiveGraph:
-    """All live objects below a root; ``nodes[0]`` is the root."""
+    """All live objects below a root; ``nodes[0]`` is the root.
 
-    def __init__(self, root: object, view: View) -> None:
+    Of a part of a program ``parent`` is the node above it, of another walk, and the name of the edge.
+    """
+
+    def __init__(self, root: object, view: View, parent: tuple[LiveNode, str] | None = None) -> None:
         self.nodes: list[LiveNode] = []
         self._by_object: dict[int, LiveNode] = {}
         self.resolve: Callable[[str], object | None] | None = None
         """what `at` asks where the root of the program is not the root of the file"""
-        self._add(root, view, None)
+        self._add(root, view, parent)
         for node in self.nodes:  # grows while it is walked
             self._walk(node)
         for node in self.nodes:
@@ -125,12 +134,12 @@ class LiveGraph:
         node.children, node.names = children, names
 
     def release(self) -> None:
-        """Let go of all objects; of no use afterwards.
+        """Let go of all objects; of no use afterwards, and its nodes know only the way up.
 
-        Its nodes refer to each other in cycles, which would keep values alive that the program has long replaced.
+        They refer to each other in cycles, which would keep values alive that the program has long replaced.
         """
         for node in self.nodes:
-            node.children, node.names, node.view = (), _NO_NAMES, _GONE
+            node.children, node.names = (), _NO_NAMES
         self.nodes.clear()
         self._by_object.clear()
 
@@ -180,10 +189,14 @@ class LiveGraph:
         node.slot = (optimizer, name, variable)
         return node
 
-    def holders(self) -> list[LiveNode]:
-        """Return every object that has values of its own: slots too, pieces of another one's state not."""
+    def holders(self, *, optional: bool = True) -> list[LiveNode]:
+        """Return every object that has values of its own: slots too, pieces of another one's state not.
+
+        Without ``optional`` only those that a program cannot do without.
+        """
         slot_nodes(self.nodes, self)
-        return [node for node in self.nodes if node.view.leaves and not node.is_part]
+        found = [node for node in self.nodes if node.view.leaves and not node.is_part]
+        return found if optional else [node for node in found if not node.is_optional]
 
     def leaves(self) -> Iterator[tuple[LiveNode, Leaf]]:
         """Yield every value of every object."""

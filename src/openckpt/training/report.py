@@ -50,6 +50,7 @@ class RestoreReport:
         near: of the first unbound ones, which stored value they may be.
         forgotten: an optimizer on one side only, in words.
         waiting: how many stored objects wait for objects that are not there yet.
+        untracked: those of ``unbound`` that no file of stock TensorFlow has, as this is one.
     """
 
     path: str
@@ -62,6 +63,7 @@ class RestoreReport:
     near: tuple[Near, ...]
     forgotten: tuple[str, ...]
     waiting: int
+    untracked: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         text = f"{self.path}: bound {self.bound} of {self.variables} variables"
@@ -70,6 +72,11 @@ class RestoreReport:
         said = list(self.forgotten)
         if self.unbound:
             said.append(f"without a value: {shown(self.unbound, _SHOWN)}")
+        if self.untracked:
+            said.append(
+                f"{len(self.untracked)} of these not in the file: stock TensorFlow does not track layers in lists and dicts of a "
+                f"Keras model, nor what it makes in other ways than as attributes: {shown(self.untracked, _SHOWN)}"
+            )
         said += [f"{near.variable!r} may be {near.stored!r} ({near.why})" for near in self.near]
         if self.unresolved:
             said.append(f"stored and not used: {shown(self.unresolved, _SHOWN)}")
@@ -98,7 +105,7 @@ def make_report(
         unbound: those of its nodes that have values, and got none; the save counter counts for nothing.
         specs: node id of the file -> spec of its value, of those that nobody took.
     """
-    variables = variables_of(live)
+    variables = variables_of(live, binding)
     without = set(unbound)
     missing = [node for node in variables if node in without]
     unresolved = unresolved_ids(graph, binding)
@@ -113,12 +120,23 @@ def make_report(
         tuple(_nearest(graph, missing[:_SHOWN], unresolved, specs)),
         tuple(forgotten_optimizers(graph, binding, live)),
         len(binding.deferred) + len(binding.slots),
+        tuple(_untracked(missing, binding, live)),
     )
 
 
-def variables_of(live: LiveGraph) -> list[LiveNode]:
-    """Return the objects of a program that have values, the save counter not among them."""
-    return [node for node in live.holders() if not is_counter(node)]
+def variables_of(live: LiveGraph, binding: Binding | None = None) -> list[LiveNode]:
+    """Return the objects of a program that have values, the save counter not among them.
+
+    Metrics and seeds do not count where the file is one of stock TensorFlow, which never stores them.
+    """
+    return [node for node in live.holders(optional=binding is None or not binding.is_stock) if not is_counter(node)]
+
+
+def _untracked(missing: Sequence[LiveNode], binding: Binding, live: LiveGraph) -> list[str]:
+    if not missing or not binding.is_stock or not live.is_mixed:
+        return []
+    tracked = set(live.stock)
+    return [node.label() for node in missing if node not in tracked and node.slot is None]
 
 
 def is_counter(node: LiveNode) -> bool:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from typing import TypeAlias
 
 from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown
@@ -50,7 +49,7 @@ class CheckpointLoadStatus:
         self._keep = keep  # what those identities belong to
         self._warning: Unsaid | None = None
 
-    @cached_property
+    @property
     def _restored(self) -> set[Identity]:
         """The live objects whose values this restore assigned."""
         with collection_held():
@@ -63,7 +62,7 @@ class CheckpointLoadStatus:
         with collection_held():
             live = self._live()
             matched = {node.identity() for node in self._binding.nodes.values()}
-            labels = [node.label() for node in live.holders() if node.identity() not in matched]
+            labels = [node.label() for node in self._holders(live) if node.identity() not in matched]
             live.release()
         if labels:
             raise self._failure(
@@ -87,7 +86,7 @@ class CheckpointLoadStatus:
         """Raise unless something beside the root was matched."""
         if len(self._binding.nodes) <= 1:
             live = self._live()
-            has_values = bool(live.holders())
+            has_values = bool(self._holders(live))
             live.release()
             raise self._failure("nothing but the root was matched" if has_values else "there is nothing to load into")
         return self
@@ -113,10 +112,14 @@ class CheckpointLoadStatus:
     def report(self) -> RestoreReport:
         """What was matched and what was not, as it stands now."""
         live = self._live()
-        unbound = [node for node in live.holders() if node.identity() not in self._restored]
+        restored = self._restored
+        unbound = [node for node in self._holders(live) if node.identity() not in restored]
         report = make_report(self.path, self._graph, self._binding, live, unbound, self._specs)
         live.release()
         return report
+
+    def _holders(self, live: LiveGraph) -> list[LiveNode]:
+        return live.holders(optional=not self._binding.is_stock)
 
     def __str__(self) -> str:
         return str(self.report)

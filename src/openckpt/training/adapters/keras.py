@@ -177,7 +177,7 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
                 mark(value, "seed")
             yield Child(name, value, rule.family == "tensorflow")
     for store in rule.stores:
-        left = [item for item in vars(owner).get(store, ()) if id(item) not in reached]
+        left = [item for item in vars(owner).get(store, ()) if id(item) not in reached and not _is_input(item)]
         if left:
             yield Child(store, Held(left, is_tracked=False), False)
 
@@ -197,6 +197,11 @@ def _attributes(owner: Any, rule: Rule) -> Iterator[tuple[str, object]]:
         ):
             yield name, value
     yield from modules.items()
+
+
+def _is_input(value: object) -> bool:
+    """Whether this is the input layer, which a Sequential model has only when it is built: it would shift the others' numbers."""
+    return type(value).__name__ == "InputLayer"
 
 
 class Held(Bare):

@@ -1,0 +1,180 @@
+"""What waits after a restore: stored values of objects that the program has not made yet (formats 6.6, item 4).
+
+    position    (live object, name of the child that it does not have yet, node of the file)
+    resolved    when the child is there: the part of the file below is matched, checked and assigned as in a restore
+    noticed     by the object itself, where its adapter can (a Keras layer's ``build``), else by the next walk: a save, a question
+                to the status
+
+As long as something waits, the opened checkpoint stays open, so that its files may be swept meanwhile. Of several restores each
+waits on its own, and none touches what a newer one has assigned.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from openckpt.errors import CheckpointError
+from openckpt.formats.objectgraph import ObjectGraph
+from openckpt.training.adapters import view_of
+from openckpt.training.binding import Binding, Deferred, bind_more
+from openckpt.training.live import Identity, LiveGraph, LiveNode
+from openckpt.training.restoring import assign_values, check_values, replace_objects
+
+if TYPE_CHECKING:
+    from openckpt.opening import CheckpointReader
+
+
+class Claims:
+    """Which of several restores has assigned an object last, while any of them still waits."""
+
+    def __init__(self) -> None:
+        self._restore: dict[Identity, int] = {}
+        self._keep: list[object] = []  # what the identities belong to, so that none is given away
+
+    def claim(self, nodes: Iterable[LiveNode], restore: int) -> None:
+        """Remember that a restore has assigned these."""
+        for node in nodes:
+            self._restore[node.identity()] = restore
+            self._keep.append(node.object)
+
+    def is_newer(self, node: LiveNode, restore: int) -> bool:
+        """Return whether a newer restore has assigned this object."""
+        return self._restore.get(node.identity(), 0) > restore
+
+
+class Deferral:
+    """The part of one restore that waits.
+
+    Args:
+        stored: the opened checkpoint; closed when nothing waits any more, or nobody who could wait is left.
+        graph: what it holds.
+        binding: what has been matched; goes on growing here.
+        restored: the live objects that got values; goes on growing here.
+        keep: all objects of the program, so that none of their ids is given away.
+        claims: of all restores of the same `openckpt.Checkpoint`.
+        number: of this restore among them.
+        cast: restore floats of other widths.
+    """
+
+    def __init__(
+        self,
+        stored: CheckpointReader,
+        graph: ObjectGraph,
+        binding: Binding,
+        restored: set[LiveNode],
+        *,
+        keep: list[object],
+        claims: Claims,
+        number: int,
+        cast: bool,
+    ) -> None:
+        self._stored, self._graph, self._binding = stored, graph, binding
+        self._restored, self._keep = restored, keep
+        self._matched = {node.identity() for node in binding.nodes.values()}
+        self._cast = cast
+        self._claims, self._number = claims, number
+        self._stops: dict[int, Callable[[], None]] = {}
+        self._close = weakref.finalize(self, stored.close)
+        self._listen()
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything still waits."""
+        return bool(self._binding.deferred or self._binding.slots)
+
+    def end(self) -> None:
+        """Stop waiting: unwrap methods, close the checkpoint."""
+        for stop in self._stops.values():
+            stop()
+        self._stops.clear()
+        self._close()
+
+    def advance(self, live: LiveGraph) -> bool:
+        """Give values to what has come, as far as it is in ``live``; return whether objects were replaced by new ones.
+
+        Raises:
+            MismatchError, NotFoundError, CorruptionError: as a restore; of this part nothing has been assigned then.
+        """
+        known: dict[Identity, LiveNode] = {}
+        waiting = {position.parent.identity() for position in self._binding.deferred}
+        taken = []
+        for node in live.nodes:
+            identity = node.identity()
+            if identity in waiting:
+                known[identity] = node
+            if identity in self._matched:
+                taken.append(node)
+        starts = list(_come(self._binding.deferred, known))
+        if not starts and not self._binding.slots:
+            return False
+        found = bind_more(self._graph, live, self._binding, starts, taken)
+        if not found.nodes:
+            return False
+        found.values = [bound for bound in found.values if not self._claims.is_newer(bound.node, self._number)]
+        try:
+            checked = check_values(self._stored, found, cast=self._cast)
+        except CheckpointError:
+            refused = {node_id for node_id, _ in starts}  # said once, and not at every walk from now on
+            binding = self._binding
+            binding.deferred[:] = [position for position in binding.deferred if position.node_id not in refused]
+            self._listen()
+            raise
+        replaced = replace_objects(live, assign_values(self._stored, checked))
+        live.settle(replaced)
+        self._take(found, live, checked.nodes())
+        return bool(replaced)
+
+    def _take(self, found: Binding, live: LiveGraph, got: Iterable[LiveNode]) -> None:
+        binding = self._binding
+        binding.nodes.update(found.nodes)
+        binding.deferred[:] = [
+            position for position in (*binding.deferred, *found.deferred) if position.node_id not in binding.nodes
+        ]
+        binding.slots[:] = found.slots
+        binding.unused += found.unused
+        self._matched.update(node.identity() for node in found.nodes.values())
+        self._restored.update(got)
+        self._claims.claim(got, self._number)
+        self._keep += live.keep()
+        self._listen()
+        if not self.waits:
+            self.end()
+
+    def _listen(self) -> None:
+        """Hear from every object for which something waits, and from no other."""
+        wanted = {id(owner.object): owner for owner in _owners(self._binding)}
+        for number in [number for number in self._stops if number not in wanted]:
+            self._stops.pop(number)()
+        for number, owner in wanted.items():
+            if number not in self._stops and owner.view.waits is not None:
+                self._stops[number] = owner.view.waits(partial(self._heard, owner))
+
+    def _heard(self, owner: LiveNode) -> None:
+        view = view_of(owner.object)
+        if view is not None and self.waits:
+            self.advance(LiveGraph(owner.object, view, owner.parent))
+
+
+def _come(positions: Sequence[Deferred], known: dict[Identity, LiveNode]) -> Iterable[tuple[int, LiveNode]]:
+    for position in positions:
+        parent = known.get(position.parent.identity())
+        target = None if parent is None else parent.names.get(position.name)
+        if target is not None:
+            yield position.node_id, target
+
+
+def _owners(binding: Binding) -> Iterable[LiveNode]:
+    """Yield the objects that will hear of children for which something waits."""
+    for position in binding.deferred:
+        node: LiveNode | None = position.parent
+        while node is not None and node.view.waits is None:
+            node = None if node.parent is None else node.parent[0]
+        if node is not None:
+            yield node
+    for record in binding.slots:
+        optimizer = binding.nodes.get(record.optimizer_id)
+        if optimizer is not None and optimizer.view.waits is not None:
+            yield optimizer
