@@ -69,19 +69,21 @@ class RootCounter:
     """The child ``save_counter`` that a root has of its own, in whatever framework."""
 
     def __init__(self, root: View, value: object, leaf: Leaf) -> None:
+        import numpy as np
+
         self._root, self._value, self._leaf = root, value, leaf
+        self._number = int(np.asarray(leaf.value()).item())
 
     @property
     def number(self) -> int:
         """The count."""
-        import numpy as np
-
-        return int(np.asarray(self._leaf.value()).item())
+        return self._number
 
     @number.setter
     def number(self, number: int) -> None:
         import numpy as np
 
+        self._number = number
         spec = self._leaf.spec() or _INT64
         new = self._leaf.assign(np.asarray(number, spec.numpy_dtype))
         if new is not self._value and self._root.replace is not None:
