@@ -185,6 +185,27 @@ def test_threads_that_save_different_prefixes_all_succeed(tmp_path: Path) -> Non
     assert not [entry for entry in tmp_path.iterdir() if ".openckpt-" in entry.name]
 
 
+class Intruder(CallFS):
+    """Puts a foreign file under the very name that a data file is about to get."""
+
+    def rename_new(self, source: str, target: str) -> None:
+        if self.store.stat(target) is None:
+            file = self.store.create(target)
+            self.store.write(file, 0, [b"of somebody else"])
+            self.store.close(file)
+        super().rename_new(source, target)
+
+
+def test_a_file_that_appears_meanwhile_is_neither_replaced_nor_removed() -> None:
+    """By a program that knows nothing of our lock; the save is refused, and what it made is gone."""
+    fs = PowerLossFS()
+    with pytest.raises(ConflictError) as caught:
+        Save("run/a", 1, groups=2).run(Intruder(fs))
+    assert caught.value.code == "commit.exists"
+    assert [stat.name for stat in fs.scan("run")] == ["a.data-00000-of-00002"]
+    assert fs.open("run/a.data-00000-of-00002").read_at(0, 16) == b"of somebody else"
+
+
 # ------------------------------------------------------------------------------------------------------- dead writers
 
 
