@@ -205,8 +205,9 @@ def forgotten_optimizers(graph: ObjectGraph, binding: Binding, live: LiveGraph) 
         ):
             said.append(f"the file has an optimizer, {graph.name(node_id)!r}, and the program none in its place")
             break
+    bound = {node.identity() for node in binding.nodes.values() if node.view.is_optimizer}
     for optimizer in live.nodes:
-        if not optimizer.view.is_optimizer or optimizer in binding.nodes.values():
+        if not optimizer.view.is_optimizer or optimizer.identity() in bound:
             continue
         said.append(f"the program has an optimizer, {optimizer.label()!r}, and the file none in its place")
         break
