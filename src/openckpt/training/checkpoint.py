@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from openckpt.errors import ConflictError, MismatchError, Where, shown
-from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph, parse_graph_value
+from openckpt.errors import ConflictError, MismatchError, shown
+from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.adapters import view_of
@@ -23,6 +23,7 @@ from openckpt.training.recording import FULL_GRAPH_KEY, record, values_of
 from openckpt.training.report import forgotten_optimizers, make_report, unresolved_ids, variables_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
+from openckpt.training.stored import graph_of
 from openckpt.training.tracking import Bare, Child, View
 from openckpt.writing import SavedPath, save
 from openckpt.writing.manifests import ManifestUpdate, only_manifest
@@ -327,7 +328,7 @@ class Checkpoint:
             stored = files.enter_context(open(path))
             live = self._live()
             with collection_held():
-                graph = _graph_of(stored)
+                graph = graph_of(stored)
                 binding = bind(graph, live)
                 binding.is_stock = FULL_GRAPH_KEY not in stored
                 checked = check_values(stored, binding, cast=cast)
@@ -396,16 +397,3 @@ def _specs_of_unresolved(stored: CheckpointReader, graph: ObjectGraph, binding: 
         if key in stored:
             specs[node_id] = stored.specs[key]
     return specs
-
-
-def _graph_of(stored: CheckpointReader) -> ObjectGraph:
-    if FULL_GRAPH_KEY in stored:
-        return parse_graph_value(stored[FULL_GRAPH_KEY], Where(stored.prefix, FULL_GRAPH_KEY))
-    graph = stored.graph
-    if graph is None:
-        raise MismatchError(
-            "training.no-graph",
-            stored.prefix,
-            "this checkpoint has no object graph, so its values have names and no places",
-        )
-    return graph

@@ -24,6 +24,7 @@ from openckpt.training.casting import Casts
 from openckpt.training.collecting import collection_held
 from openckpt.training.leaves import FLOATS
 from openckpt.training.live import LiveGraph, LiveNode
+from openckpt.training.scratch import Scratch
 from openckpt.training.tracking import PY_STATE
 
 if TYPE_CHECKING:
@@ -186,9 +187,11 @@ def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, obje
     try:
         changed |= absorb_states(stored, checked.states)
         done = len(checked.states)
-        for batch in _batches(checked.specs, checked.values):
+        scratch = Scratch(_BATCH_BYTES + (1 << 20))
+        for batch in batches_of(checked.specs, checked.values):
+            scratch.reuse()
             with collection_held(when=len(batch) > _MANY):
-                for bound, value in zip(batch, _read(stored, checked.specs, batch), strict=True):
+                for bound, value in zip(batch, _read(stored, checked.specs, batch, scratch), strict=True):
                     new = bound.leaf.assign(_fitting(checked, bound, value))
                     if new is not bound.node.object:
                         changed[bound.node] = new
@@ -212,17 +215,21 @@ def _fitting(checked: Checked, bound: Bound, value: Array) -> Array:
     return checked.casts.cast(value, BY_NAME[own.dtype], bound.node)
 
 
-def _read(stored: StoredValues, specs: Mapping[str, TensorSpec], batch: Sequence[Bound]) -> Iterator[Array]:
+def _read(
+    stored: StoredValues, specs: Mapping[str, TensorSpec], batch: Sequence[Bound], scratch: Scratch
+) -> Iterator[Array]:
     """Yield the values of a batch, read into the live objects' own memory where they lend it."""
     out = {}
     others = []
     for bound in batch:
         buffer = bound.leaf.buffer()
         spec = specs[bound.key]
-        if buffer is not None and buffer.shape == spec.shape and buffer.dtype == spec.numpy_dtype:
-            out[bound.key] = buffer
-        else:
+        if buffer is None or buffer.shape != spec.shape or buffer.dtype != spec.numpy_dtype:
+            buffer = scratch.take(spec) if getattr(bound.leaf, "copies", False) else None
+        if buffer is None:
             others.append(bound.key)
+        else:
+            out[bound.key] = buffer
     found = stored.read_many(list(out), out=out) if out else {}
     if others:
         found.update(stored.read_many(others))
@@ -267,7 +274,8 @@ def replace_objects(live: LiveGraph, changed: Mapping[LiveNode, object]) -> dict
     return replaced
 
 
-def _batches(specs: Mapping[str, TensorSpec], values: Sequence[Bound]) -> Iterator[list[Bound]]:
+def batches_of(specs: Mapping[str, TensorSpec], values: Sequence[Bound]) -> Iterator[list[Bound]]:
+    """Yield values that are read and assigned together: few bytes, so that copies of them are small, or one tensor."""
     batch: list[Bound] = []
     size = 0
     for bound in values:

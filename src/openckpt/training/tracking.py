@@ -38,8 +38,10 @@ class Leaf(Protocol):
     attribute: str
     """its name in the graph: `VARIABLE_VALUE` or `PY_STATE`
 
-    A leaf that cannot be changed in place says so by ``in_place = False``. One that keeps text may have ``examine(text, where)``,
-    which is asked before anything is assigned: why the text cannot be taken, or None.
+    Three things are said by an attribute, which most leaves do not have: ``in_place = False``, it cannot be changed in place;
+    ``is_to_come = True``, it has no memory yet, and a restore makes it; ``copies = True``, it keeps nothing of what it is given
+    to `assign`. One that keeps text may have ``examine(text, where)``, which is asked before anything is assigned: why the text
+    cannot be taken, or None.
     """
 
     @property

@@ -74,9 +74,15 @@ class JaxLeaf:
     attribute = VARIABLE_VALUE
     full_name = ""
     in_place = False
+    copies = True
 
     def __init__(self, array: Any) -> None:
         self._array = array
+
+    @property
+    def is_to_come(self) -> bool:
+        """Whether it stands for an array that a restore makes."""
+        return not isinstance(self._array, jax.Array)
 
     def spec(self) -> TensorSpec | None:
         """Return its spec."""
@@ -115,8 +121,13 @@ def _placed(value: Any, like: Any) -> Any:
             if weak.dtype == like.dtype:
                 return weak
         if not like.committed:
-            return jax.numpy.array(value)
-    return jax.numpy.array(value) if sharding is None else jax.device_put(value, sharding, may_alias=False)
+            sharding = None
+    # The memory of the value is used again: JAX copies while we go on, and on the CPU device_put may not copy at all.
+    if sharding is None:
+        return jax.numpy.array(value).block_until_ready()
+    if all(device.platform == "cpu" for device in sharding.device_set):
+        return jax.device_put(value.copy(), sharding)
+    return jax.device_put(value, sharding).block_until_ready()
 
 
 def _keys(keys: Any) -> View:

@@ -228,6 +228,8 @@ class _NewSlot:
 
     attribute = VARIABLE_VALUE
     full_name = ""
+    is_to_come = True
+    copies = True
 
     def __init__(self, optimizer: Any, group: Mapping[str, Any], parameter: Any, name: str) -> None:
         self._optimizer, self._group, self._parameter, self._name = optimizer, group, parameter, name

@@ -108,10 +108,16 @@ class TensorLeaf:
 
     attribute = VARIABLE_VALUE
     full_name = ""
+    copies = True
 
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
         self._new: Any = None  # the memory that a meta tensor gets
+
+    @property
+    def is_to_come(self) -> bool:
+        """Whether a restore gives it memory that it does not have yet."""
+        return bool(torch.nn.parameter.is_lazy(self._tensor) or is_meta(self._tensor))
 
     def spec(self) -> TensorSpec | None:
         """Return its spec; None of a lazy parameter, whose shape only the first call settles."""
