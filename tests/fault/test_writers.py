@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from fault.judging import read_latest, read_state
 from openckpt.errors import CheckpointWarning, ConflictError
 from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
-from openckpt.storage.writable import WritableStore
+from openckpt.storage.writable import OutputFile, WritableStore
 from openckpt.testing import CallFS, FaultyFS, OrderFS, PowerLossFS, run_killed
 
 NEW = Save("run/b", 2)
@@ -183,6 +184,34 @@ def test_threads_that_save_different_prefixes_all_succeed(tmp_path: Path) -> Non
     assert state is not None
     assert sorted(state.all_model_checkpoint_paths) == [save.prefix for save in saves]
     assert not [entry for entry in tmp_path.iterdir() if ".openckpt-" in entry.name]
+
+
+class Overtaken(CallFS):
+    """Refuses the sync behind the manifest's rename, and lets another save update the manifest as soon as its lock is free."""
+
+    refused = False
+
+    def sync_directory(self, path: str) -> bool:
+        if not self.refused and self.calls[-1].name == "rename" and self.calls[-1].detail.endswith("/checkpoint"):
+            self.refused = True
+            raise OSError(errno.EIO, "Input/output error", path)
+        return super().sync_directory(path)
+
+    def close(self, file: OutputFile) -> None:
+        super().close(file)
+        if self.refused and file.path.endswith("checkpoint.openckpt-lock"):
+            Save("run/b", 2, manifest=True).run(self.store)
+
+
+def test_a_manifest_that_is_undone_takes_nobody_elses_with_it() -> None:
+    """The old one comes back while the lock is held, and not over what another save wrote behind it."""
+    fs = PowerLossFS()
+    Save("run/old", 1, manifest=True).run(fs)
+    with pytest.raises(OSError):
+        Save("run/a", 1, manifest=True).run(Overtaken(fs))
+    assert read_state(fs, "run/a") == "absent"
+    assert read_latest(fs, "run") == "run/b"
+    assert b'"a"' not in fs.open("run/checkpoint").read_at(0, fs.open("run/checkpoint").size)
 
 
 class Intruder(CallFS):
