@@ -16,6 +16,7 @@ from typing import Any
 import convert_cases
 import datasets
 import save_cases
+import train_cases
 from harness import Result, Row, Sample, Worker, below, figure, memory_row, race, race_processes, versus
 
 MIB = 1 << 20
@@ -296,4 +297,5 @@ CASES: dict[str, Callable[[Setting], Result]] = {
     "scan": scan,
     "save": save_cases.save,
     "convert": convert_cases.convert,
+    "train": train_cases.train,
 }

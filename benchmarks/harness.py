@@ -190,6 +190,7 @@ def race(sides: Mapping[str, Side], *, rounds: int, compare: Sequence[str] | Non
     for worker in workers.values():
         worker.call("forget")
         worker.call("forget_saved")
+        worker.call("forget_trained")
     return {label: Sample(label, tuple(values), first[label]) for label, values in seconds.items()}
 
 

@@ -23,7 +23,18 @@ from cases import CASES, Setting
 from harness import Result, Row, end_workers
 
 BEGIN, END = "<!-- measured: written by benchmarks/run.py -->", "<!-- end of what was measured -->"
-LIBRARIES = ("openckpt", "tensorflow", "safetensors", "torch", "numpy", "fastcrc", "cramjam")
+LIBRARIES = (
+    "openckpt",
+    "tensorflow",
+    "keras",
+    "safetensors",
+    "torch",
+    "jax",
+    "orbax-checkpoint",
+    "numpy",
+    "fastcrc",
+    "cramjam",
+)
 
 
 def machine() -> str:

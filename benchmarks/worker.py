@@ -20,10 +20,11 @@ def main() -> None:
     import save_jobs
     import tensorflow  # noqa: F401
     import torch  # noqa: F401
+    import train_jobs
 
     import openckpt  # noqa: F401
 
-    known = vars(jobs) | vars(save_jobs) | vars(convert_jobs)
+    known = vars(jobs) | vars(save_jobs) | vars(convert_jobs) | vars(train_jobs)
     for line in sys.stdin:
         name, arguments = json.loads(line)
         try:

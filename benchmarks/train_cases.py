@@ -1,0 +1,110 @@
+"""The goals of live programs: saving and restoring objects against tf.train.Checkpoint, async saves against every framework's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from harness import Result, Row, Worker, figure, memory_row, race, versus
+
+if TYPE_CHECKING:
+    from cases import Setting
+
+MIB = 1 << 20
+
+
+def train(setting: Setting) -> Result:
+    """A Keras model of 200 variables and 20,000 small variables; async saves of 1 GiB; what a training loop notices of them."""
+    result = Result()
+    _objects(setting, result)
+    _memory(setting, result)
+    _async(setting, result)
+    _loop(setting, result)
+    return result
+
+
+def _objects(setting: Setting, result: Result) -> None:
+    small = setting.size(20_000, 1_000)
+    for kind, count, goal in (("keras", 200, 2), ("small", small, 10)):
+        what = f"Keras model of {count} variables" if kind == "keras" else f"{count:,} variables of 100 floats"
+        for job, verb in (("train_save", "saving, not synced"), ("train_restore", "restoring, all asserted")):
+            place = {"directory": str(setting.directory), "kind": kind, "count": count}
+            sides: dict[str, tuple[str, dict[str, Any]]] = {
+                "ours": (job, {**place, "side": "ours"}),
+                "tf.train.Checkpoint": (job, {**place, "side": "tf"}),
+            }
+            if kind == "small":
+                sides["ours, of the same tf.Variables"] = (job, {**place, "side": "ours-of-tf"})
+            samples = race(sides, rounds=setting.rounds)
+            ours, tf, *rest = samples.values()
+            result.rows.append(versus(what, f"{verb}, object graph included", ours, tf, goal))
+            result.notes += [
+                f"{what}, {verb}: {tf.median / other.median:.2f} x tf.train.Checkpoint {other.name}: {figure(other)}"
+                for other in rest
+            ]
+
+
+def _memory(setting: Setting, result: Result) -> None:
+    nbytes = setting.size(1024 * MIB, 64 * MIB)
+    for count in (64, setting.size(20_000, 1_000)):
+        grown = _alone("train_restore_growth", directory=str(setting.directory), count=count, nbytes=nbytes)
+        name = f"restoring {nbytes // MIB} MiB in {count:,} arrays in place, beyond the model"
+        result.rows.append(memory_row("Restore, memory", name, grown, 64 * MIB + nbytes // count))
+    for framework in ("numpy", "torch", "jax"):
+        grown = _alone(
+            "train_async_growth", directory=str(setting.directory), framework=framework, count=64, nbytes=nbytes
+        )
+        name = f"async save of {nbytes // MIB} MiB of {framework} state, beyond the model: one copy and 64 MiB"
+        result.rows.append(memory_row("Async save, memory", name, grown, nbytes + 64 * MIB))
+
+
+def _alone(job: str, **arguments: Any) -> int:
+    worker = Worker()
+    try:
+        grown: int = worker.call(job, **arguments)
+    finally:
+        worker.close()
+    return grown
+
+
+def _async(setting: Setting, result: Result) -> None:
+    nbytes = setting.size(1024 * MIB, 64 * MIB)
+    area = f"Async save of {nbytes // MIB} MiB, time the program waits"
+    peers = (("torch", "dcp", "torch DCP async_save"), ("jax", "orbax", "Orbax"), ("tf", "tf", "TensorFlow async"))
+    for framework, saver, name in peers:
+        place = {"directory": str(setting.directory), "framework": framework, "count": 64, "nbytes": nbytes}
+        samples = race(
+            {
+                f"ours, {framework}": ("train_async", {**place, "saver": "ours"}),
+                name: ("train_async", {**place, "saver": saver}),
+            },
+            rounds=setting.rounds,
+        )
+        ours, peer = samples.values()
+        result.rows.append(
+            versus(area, f"{framework} state, later saves", ours, peer, 1, compare="above", nbytes=nbytes)
+        )
+        result.notes.append(f"{area}, {framework}, the first save: {ours.first:.3f} s, {name} {peer.first:.3f} s")
+
+
+def _loop(setting: Setting, result: Result) -> None:
+    nbytes, steps, every = setting.size(100_000_000, 10_000_000), setting.size(200, 20), setting.size(50, 5)
+    rounds = _alone("train_step_rounds", seconds=0.05)
+    place = {"directory": str(setting.directory), "rounds": rounds, "steps": steps, "every": every, "nbytes": nbytes}
+    samples = race(
+        {
+            "with saves": ("train_loop", {**place, "saves": True}),
+            "without": ("train_loop", {**place, "saves": False}),
+        },
+        rounds=setting.rounds,
+    )
+    ours, bare = samples.values()
+    result.rows.append(
+        Row(
+            "Training loop",
+            f"{nbytes // 10**6} MB of state saved every {every} of {steps} steps of 50 ms: overhead under 1 %",
+            figure(ours),
+            f"{bare.name}: {figure(bare)}",
+            bare.median / ours.median,
+            1 / 1.01,
+        )
+    )
