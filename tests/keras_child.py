@@ -1,7 +1,7 @@
 """What `interop/test_keras_backends.py` runs in a process per backend: ``python keras_child.py BACKEND DIRECTORY``.
 
-Every architecture is saved, restored from its own file and from the one that the TensorFlow backend wrote; a line of JSON
-says what was found.
+Every architecture is saved, restored from its own file and from the one that the TensorFlow backend wrote; then come the cases of
+`keras_waiting`. A line of JSON says what was found in each.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ def main(backend: str, directory: Path) -> None:
                 warnings.simplefilter("error")
                 status = Checkpoint(model=model, optimizer=model.optimizer).read(path).assert_consumed()
             said[origin] = {"bound": status.report.bound, "same": same(before, models.values_of(model))}
-        print(json.dumps(said), flush=True)
+        print(json.dumps({"architecture": said}), flush=True)
+    from keras_waiting import deferred_cases
+
+    for case in deferred_cases(directory / f"{backend}-waiting"):
+        print(json.dumps({"waiting": case}), flush=True)
 
 
 if __name__ == "__main__":

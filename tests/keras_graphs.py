@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from openckpt.formats.objectgraph import ObjectGraph
 
 ARCHITECTURES = (
@@ -31,3 +33,9 @@ def shape_of(graph: ObjectGraph) -> tuple[dict[str, str], list[tuple[str, str, s
         for attribute in graph.nodes[number].attributes
     }
     return keys, sorted(edges)
+
+
+def check_waiting(case: dict[str, Any]) -> None:
+    """Check one case of `keras_waiting`: every variable has its value, and nothing waits or is wrapped any more."""
+    assert case["variables"] >= 5
+    assert case == {**case, "waited": True, "wrong": [], "wrapped": [], "waiting": 0}

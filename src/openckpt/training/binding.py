@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.objectnodes import Node
+from openckpt.training.leaves import suffix_of
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.tracking import PY_STATE, Leaf
 
@@ -148,10 +149,11 @@ class _Matching:
             return  # an object is read once, from the first node that leads to it
         self.taken.add(live)
         for attribute in self._nodes[node_id].attributes:
-            leaf = live.leaf(attribute.name)
-            if leaf is not None:
-                found.values.append(Bound(attribute.checkpoint_key, live, leaf, node_id, attribute.is_optional))
-            elif not attribute.is_optional:
+            leaves = [leaf for leaf in live.view.leaves if leaf.attribute == attribute.name]
+            for leaf in leaves:
+                key = attribute.checkpoint_key + suffix_of(leaf)
+                found.values.append(Bound(key, live, leaf, node_id, attribute.is_optional))
+            if not leaves and not attribute.is_optional:
                 found.unused.append((node_id, attribute.name))
 
     def _absorb(self, node_id: int, live: LiveNode) -> None:

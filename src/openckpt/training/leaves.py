@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
 from openckpt.formats.spec import TensorSpec
-from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE
+from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE, Leaf
 
 if TYPE_CHECKING:
     from openckpt.errors import Where
@@ -46,6 +46,11 @@ def refusal_of(own: TensorSpec | None, stored: TensorSpec, *, cast: bool) -> str
 
 def _shape(spec: TensorSpec) -> str:
     return "unknown" if spec.shape is None else str(spec.shape)
+
+
+def suffix_of(leaf: Leaf) -> str:
+    """Return what follows the attribute in a leaf's key, where one attribute has several tensors; "" for nearly all."""
+    return getattr(leaf, "suffix", "")
 
 
 class ArrayLeaf:

@@ -15,6 +15,7 @@ from openckpt.errors import UnsupportedError, Where
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.objectnodes import Attribute, Child, Node, SlotVariable
 from openckpt.formats.objectpaths import ATTRIBUTES, SLOTS, escape_name
+from openckpt.training.leaves import suffix_of
 from openckpt.training.live import LiveGraph, LiveNode, slot_nodes
 from openckpt.training.tracking import Leaf
 
@@ -94,16 +95,17 @@ def _record(
         slots_of.setdefault(optimizer, []).append(SlotVariable(ids[variable], name, ids[slot]))
     attributes: list[tuple[Attribute, ...]] = []
     for node in order:
-        own = []
+        own: dict[str, Attribute] = {}
         for leaf in node.view.leaves:
+            suffix = suffix_of(leaf)
             key = keys.get(leaf)
             if key is None:
                 if leaf.spec() is None:
                     continue  # stock TensorFlow restores nothing from a graph that names a key that is not there
-                key = keys[leaf] = f"{prefix}{paths[node]}/{ATTRIBUTES}/{escape_name(leaf.attribute)}"
+                key = keys[leaf] = f"{prefix}{paths[node]}/{ATTRIBUTES}/{escape_name(leaf.attribute)}{suffix}"
                 leaves[key] = leaf
-            own.append(Attribute(leaf.attribute, leaf.full_name, key))
-        attributes.append(tuple(own))
+            own.setdefault(leaf.attribute, Attribute(leaf.attribute, leaf.full_name, key.removesuffix(suffix)))
+        attributes.append(tuple(own.values()))
     edges = [tuple(Child(ids[child], name) for name, child in children(node)) for node in nodes]
     edges += [()] * (len(order) - len(nodes))
     valued = _with_values(edges, [bool(own) or node in slots_of for node, own in zip(order, attributes, strict=True)])

@@ -54,7 +54,7 @@ def _trackable(tensorflow: Any, value: Any) -> View:
     leaves, refused = _leaves(tensorflow, value)
     return View(
         f"TensorFlow {name}",
-        [Child(edge, child) for edge, child in children.items() if not _is_function(tensorflow, child)],
+        [Child(edge, child) for edge, child in children.items()],
         leaves=leaves,
         slots=_slots(value),
         waits=_waiter(value),
@@ -62,11 +62,6 @@ def _trackable(tensorflow: Any, value: Any) -> View:
         refused=refused,
         family="tensorflow",
     )
-
-
-def _is_function(tensorflow: Any, value: object) -> bool:
-    kinds = (tensorflow.types.experimental.GenericFunction, tensorflow.types.experimental.ConcreteFunction)
-    return isinstance(value, kinds)
 
 
 def _leaves(tensorflow: Any, value: Any) -> tuple[Sequence[Leaf], str]:
@@ -77,13 +72,22 @@ def _leaves(tensorflow: Any, value: Any) -> tuple[Sequence[Leaf], str]:
     if any("_serialize_to_tensors" in vars(base) for base in kinds):
         state = _State(value)
         return [TensorLeaf(state, name) for name in state.names], state.refused
-    if value._gather_saveables_for_checkpoint():
+    if value._gather_saveables_for_checkpoint() or _has_saver(value):
         return (), f"the state of a {type(value).__name__} is in a form that only TensorFlow can read; leave it out"
     return (), ""
 
 
+def _has_saver(value: object) -> bool:
+    """Whether the program has registered a saver of its own for such objects (formats 6.10)."""
+    registration: Any = sys.modules.get("tensorflow.python.saved_model.registration")
+    return registration is not None and registration.get_registered_saver_name(value) is not None
+
+
 def _waiter(value: Any) -> Callable[[Callable[[], None]], Callable[[], None]] | None:
-    methods = [name for name in ("build", "compile") if callable(getattr(value, name, None))]
+    """Return the way to hear that an object tracks something new, or was built or compiled."""
+    if isinstance(value, dict):
+        return None  # a proxy of the program's own dict
+    methods = [name for name in ("_track_trackable", "build", "compile") if callable(getattr(value, name, None))]
 
     def wait(call: Callable[[], None]) -> Callable[[], None]:
         undo = [call_after(value, name, call) for name in methods]
