@@ -1,6 +1,7 @@
 """The examples of the documentation, read out of its fenced blocks.
 
 ```python            runs as a program
+```python needs=torch   runs where that is installed, and is skipped loudly elsewhere
 ```console           `$ command` lines run in bash; lines after one are its output, `...` stands for anything
 <!-- not run: why -->  right before a block, is the only way out
 """
@@ -34,6 +35,11 @@ class Block:
     info: str
     text: str
     excuse: str | None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What of `oracle.NEEDS` the example needs."""
+        return tuple(word.removeprefix("needs=") for word in self.info.split() if word.startswith("needs="))
 
     @property
     def language(self) -> str:

@@ -47,7 +47,11 @@ def folder(demo_folder: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("block", [b for b in all_blocks("python") if not b.excuse], ids=name_of)
+def runnable(block: Block) -> object:
+    return pytest.param(block, id=name_of(block), marks=[getattr(pytest.mark, need) for need in block.needs])
+
+
+@pytest.mark.parametrize("block", [runnable(b) for b in all_blocks("python") if not b.excuse])
 def test_python_example_runs(block: Block, folder: Path) -> None:
     """A reader who copies the example gets no error."""
     result = subprocess.run(
