@@ -122,8 +122,8 @@ class ManyFilesOutput:
     def _put_in_place(self) -> None:
         assert self._open is not None
         number, file, shard, _ = self._open
-        self._open = None
         shard.finish()
+        self._open = None
         name = self._names[number]
         if self._overwrite and self._store.stat(self._join(name)) is not None:
             self._commit.switch(file, name)  # no index knows it: what an earlier attempt left
@@ -179,6 +179,8 @@ class ManyFilesOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._open is not None:
+            self._open[2].abandon()  # before the file is closed under a write
         if error is None:
             try:
                 self._commit.switch(self._commit.put(self._index()), self._name)

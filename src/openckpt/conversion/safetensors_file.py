@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from openckpt.conversion.planning import Row, key_bytes
 from openckpt.formats.dual import DualTensor, plan_dual
+from openckpt.writing.behind import WriteBehind
+from openckpt.writing.data import DataFile
 
 if TYPE_CHECKING:
     from openckpt.conversion.moving import Moved
     from openckpt.formats.dual import DualPlan, Place
     from openckpt.storage.pending import PendingFile
-
-_MOST_BUFFERS = 1000  # of one call to the system
 
 
 class SafetensorsFile:
@@ -23,8 +23,8 @@ class SafetensorsFile:
         self._file = file
         self._plan = plan_rows(rows, file.path)
         self._crcs: dict[Place, int] = {}
-        self._held: list[memoryview | bytes] = []
-        self._start = self._size = 0
+        self._behind = WriteBehind()
+        self._data = DataFile(file, self._behind)
         file.reserve(0, self._plan.end)
 
     @property
@@ -35,31 +35,24 @@ class SafetensorsFile:
     def add(self, moved: Moved) -> None:
         """Write one tensor."""
         place, (data, crc) = key_bytes(moved.row.key), moved.stored
-        offset = self._plan.offsets[place]
         self._crcs[place] = crc or 0
-        if not len(data):
-            return
-        if offset != self._start + self._size or len(self._held) == _MOST_BUFFERS:
-            self.flush()
-            self._start = offset
-        self._held.append(data)
-        self._size += len(data)
+        self._data.write(self._plan.offsets[place], data, reserve=False)
 
     def flush(self) -> None:
-        """Write what is held back: neighbours, in one call."""
-        if self._held:
-            self._file.write(self._start, self._held, self._size)
-        self._start += self._size
-        self._held, self._size = [], 0
+        """Return when everything is with the system."""
+        self._data.flush()
+        self._behind.drain()
 
     def finish(self) -> None:
         """Write the header."""
         self.flush()
+        self._behind.close()
         header = self._plan.header(self._crcs)
         self._file.write(0, [header], len(header))
 
     def abandon(self) -> None:
-        """Nothing to let go of."""
+        """End the writing; what waits is dropped."""
+        self._behind.close()
 
 
 def plan_rows(rows: Sequence[Row], path: str) -> DualPlan:

@@ -7,6 +7,8 @@ from typing import Any
 
 from openckpt.storage.pending import PendingFile
 
+_CHUNK = 4 << 20  # bytes of one write: the disk begins with each while the next is copied
+
 
 class SeekingFile(io.RawIOBase):
     """Reads and writes a `PendingFile` at a position. Closing it leaves the file of the commit as it is."""
@@ -39,9 +41,10 @@ class SeekingFile(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Write all of ``data``, a bytes-like object."""
         view = memoryview(data).cast("B")
-        if view.nbytes:
-            self._file.write(self._at, [view], view.nbytes)
-        self._at += view.nbytes
+        for start in range(0, view.nbytes, _CHUNK):
+            part = view[start : start + _CHUNK]
+            self._file.write(self._at, [part], part.nbytes)
+            self._at += part.nbytes
         return view.nbytes
 
     def readinto(self, buffer: Any) -> int:
