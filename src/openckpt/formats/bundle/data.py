@@ -40,7 +40,7 @@ class _Head(NamedTuple):
     nbytes: int
 
 
-_MANY = 256  # from so many tensors on, looking for groups costs less than it saves
+_MANY = 64  # from so many tensors on, looking for groups costs less than it saves
 _GROUP = 16
 _BATCH = 1 << 16  # so many at a time: what is known of a tensor before it is read takes 400 bytes
 

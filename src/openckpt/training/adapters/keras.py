@@ -18,6 +18,7 @@ between is lost: there they come where ``compile`` put the optimizer.
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 import warnings
@@ -93,6 +94,7 @@ _OWN_NAMES = ("_tracker", "_tracked")
 _TENSORFLOWS = "_self_"  # what TensorFlow keeps of its own tracking, under names that begin so
 
 _KINDS: dict[type, Kind | None] = {}
+_DULL: set[type] = set()  # types of values that hold no state: most attributes of a layer are numbers, text and functions
 _said: set[str] = set()
 
 
@@ -169,6 +171,8 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
                 yield Child(name, held, held.is_tracked and rule.family == "tensorflow")
             elif _is_tensorflows(value):
                 yield Child(name, value)
+            elif not isinstance(value, (list, tuple, dict)) and not _is_of_tensorflow(type(value)):
+                _DULL.add(type(value))
         elif kind != "loss" or hasattr(value, "_tracker"):
             reached.add(id(value))
             if name in rule.int64:
@@ -190,7 +194,8 @@ def _attributes(owner: Any, rule: Rule) -> Iterator[tuple[str, object]]:
             yield from modules.items()
             modules = {}
         if (
-            name not in rule.hidden
+            type(value) not in _DULL
+            and name not in rule.hidden
             and name not in _OWN_NAMES
             and not name.startswith(_TENSORFLOWS)
             and name != "_modules"
@@ -261,7 +266,7 @@ def _is_wrapper(value: object) -> bool:
 
 def _is_tensorflows(value: object) -> bool:
     """Whether TensorFlow tracks this object as one of its own: a variable, a module, a lookup table; not a function."""
-    if not any(base.__module__.partition(".")[0] == "tensorflow" for base in type(value).__mro__):
+    if not _is_of_tensorflow(type(value)):
         return False
     if isinstance(value, (list, tuple, dict)):
         return False
@@ -269,6 +274,11 @@ def _is_tensorflows(value: object) -> bool:
 
     view = view_of(value)
     return view is not None and bool(view.children or view.leaves)
+
+
+@functools.cache
+def _is_of_tensorflow(cls: type) -> bool:
+    return any(base.__module__.partition(".")[0] == "tensorflow" for base in cls.__mro__)
 
 
 def _collection(value: object) -> View | None:

@@ -183,7 +183,7 @@ def _write(variable: Any, array: Array) -> None:
                 value.copy_(_tensor_of(torch, array))  # not through the variable: a device scope may be "meta"
         case "tensorflow":
             with _framework("tensorflow").init_scope():  # out of the function that is being traced
-                value.assign(array)
+                value.assign(array, read_value=False)
         case "numpy":
             variable._value = array.copy()
         case _:
