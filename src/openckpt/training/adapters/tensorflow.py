@@ -1,8 +1,8 @@
 """TensorFlow's own objects and tf_keras's: what stock TensorFlow tracks of them, asked of themselves.
 
-Variables, `tf.Module` and everything else with automatic tracking, its wrapped lists, dicts and tuples, lookup tables, random
-generators, `tf.train.experimental.PythonState`, tf_keras layers, models and optimizers, the old ones with slots. Objects whose
-state only TensorFlow can read, as dataset iterators, are refused by name.
+Variables, `tf.Module` and everything else with automatic tracking, its wrapped lists, dicts and tuples, lookup tables, dataset
+iterators, random generators, `tf.train.experimental.PythonState`, tf_keras layers, models and optimizers, the old ones with
+slots. Objects whose state only TensorFlow can read are refused by name.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.objectpaths import escape_name
 from openckpt.formats.spec import TensorSpec
+from openckpt.training.adapters.tensorflow_variants import tensor_of, variants_of
 from openckpt.training.leaves import refusal_of
 from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE, Child, Leaf, View
 from openckpt.training.wrapping import call_after
@@ -188,9 +189,7 @@ class _State:
         self._stored: dict[str, Array] = {}
         self.refused = ""
         self.tensors: dict[str, Any] = owner._serialize_to_tensors()
-        odd = [
-            name for name, item in self.tensors.items() if not hasattr(item, "numpy") or item.dtype.name == "variant"
-        ]
+        odd = [name for name, item in self.tensors.items() if not hasattr(item, "numpy")]
         if odd:
             self.refused = (
                 f"{odd[0]!r} of a {type(owner).__name__} is a value that only TensorFlow can read; leave it out"
@@ -203,9 +202,11 @@ class _State:
         if len(self._stored) == len(self.names):
             tensorflow: Any = sys.modules["tensorflow"]
             with _outside():
-                self.owner._restore_from_tensors(
-                    {key: tensorflow.constant(item, self.tensors[key].dtype) for key, item in self._stored.items()}
-                )
+                tensors = {
+                    key: tensor_of(item) if _is_variant(self.tensors[key]) else tensorflow.constant(item)
+                    for key, item in self._stored.items()
+                }
+                self.owner._restore_from_tensors(tensors)
             self._stored.clear()
 
 
@@ -232,7 +233,7 @@ class TensorLeaf:
 
     def value(self) -> Any:
         """Return a copy on the host."""
-        return self._tensor.numpy()
+        return variants_of(self._tensor) if _is_variant(self._tensor) else self._tensor.numpy()
 
     def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
         """Return why it does not fit; a table takes any number of entries."""
@@ -248,6 +249,10 @@ class TensorLeaf:
         """Put the tensor back."""
         self._state.put(self._name, value)
         return self._state.owner
+
+
+def _is_variant(tensor: Any) -> bool:
+    return bool(tensor.dtype.base_dtype.name == "variant")
 
 
 def _spec_of(dtype: Any, shape: Any) -> TensorSpec | None:
