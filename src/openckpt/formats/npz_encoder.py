@@ -42,9 +42,8 @@ def encode_npy_header(descr: str, shape: Sequence[int]) -> bytes:
     """Return the start of a .npy member as NumPy writes it: padded so that the elements begin at a multiple of 64."""
     sizes = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
     text = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}"
-    text += " " * (
-        _GROWTH_DIGITS - len(str(shape[0])) if shape else 0
-    )  # room in which NumPy may let the first side grow
+    if shape:  # room in which NumPy may let the first side grow
+        text += " " * (_GROWTH_DIGITS - len(str(shape[0])))
     width = 2 if len(text) + 1 + 64 < 1 << 16 else 4
     start = len(MAGIC) + 2 + width
     text += " " * (64 - (start + len(text) + 1) % 64) + "\n"
