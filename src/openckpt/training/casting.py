@@ -21,12 +21,12 @@ class Casts:
         count: how many values.
         largest_error: largest absolute difference between a stored element and what took its place; infinity where one was
             too large for the narrower type.
-        node: the variable that has it; None where nothing was lost.
+        where: readable name of the variable that has it; "" where nothing was lost.
     """
 
     count: int = 0
     largest_error: float = 0.0
-    node: LiveNode | None = None
+    where: str = ""
 
     def cast(self, value: Array, dtype: DType, node: LiveNode) -> Array:
         """Return ``value`` as another type of float, and remember what was lost."""
@@ -44,9 +44,9 @@ class Casts:
                 error = np.abs(stored - kept)[differs]
             largest = float(np.where(np.isnan(error), np.inf, error).max(initial=0.0))
             if largest > self.largest_error:
-                self.largest_error, self.node = largest, node
+                self.largest_error, self.where = largest, node.label()
         return new
 
     def __str__(self) -> str:
         text = f"{self.count} values cast"
-        return text if self.node is None else f"{text}, largest error {self.largest_error:.3g} in {self.node.label()}"
+        return f"{text}, largest error {self.largest_error:.3g} in {self.where}" if self.where else text

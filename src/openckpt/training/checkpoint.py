@@ -22,6 +22,7 @@ from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.recording import FULL_GRAPH_KEY, record, values_of
 from openckpt.training.report import forgotten_optimizers, make_report, unresolved_ids, variables_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
+from openckpt.training.selecting import keep_part
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
 from openckpt.training.stored import graph_of
 from openckpt.training.tracking import Bare, Child, View
@@ -279,7 +280,12 @@ class Checkpoint:
     # -- restoring ----------------------------------------------------------------------------------------------------
 
     def restore(
-        self, path: str | os.PathLike[str] | None, *, partial: bool = False, cast: bool = False
+        self,
+        path: str | os.PathLike[str] | None,
+        *,
+        select: str | None = None,
+        partial: bool = False,
+        cast: bool = False,
     ) -> CheckpointLoadStatus | InitializationOnlyStatus:
         """Give the live objects their stored values, matched by name from the root; the save counter too.
 
@@ -287,11 +293,14 @@ class Checkpoint:
 
         Args:
             path: whatever `openckpt.open` takes; None restores nothing, as TensorFlow does.
+            select: names from the root to the part that is restored, with "/" between: ``"model/encoder"``; the rest of the
+                program stays as it is, and nothing is warned of.
             partial: allow that some or all variables of the program get no value; without it, none at all is an error and some
                 are a warning.
-            cast: restore floats of other widths.
+            cast: restore floats of other widths; the status' report says the largest error.
 
         Raises:
+            NotFoundError: the checkpoint has no such part (``training.no-such-part``).
             MismatchError: no variable matches (``training.nothing-matched``), or values do not fit (``training.mismatch``).
             PathNotFoundError, FormatError, OSError: as `openckpt.open`.
         """
@@ -300,19 +309,19 @@ class Checkpoint:
         is_first = self._counter() is None
         self._counter(create=True)
         try:
-            return self._restore(os.fspath(path), partial=partial, cast=cast)
+            return self._restore(os.fspath(path), select, partial=partial, cast=cast)
         except BaseException:
             if is_first:
                 self._own_counter = None
             raise
 
     def read(
-        self, path: str | os.PathLike[str], *, partial: bool = False, cast: bool = False
+        self, path: str | os.PathLike[str], *, select: str | None = None, partial: bool = False, cast: bool = False
     ) -> CheckpointLoadStatus | InitializationOnlyStatus:
         """Restore as `restore` does, but make no save counter where there is none yet: the first save does, and goes on
         counting from the file's.
         """
-        return self._restore(os.fspath(path), partial=partial, cast=cast)
+        return self._restore(os.fspath(path), select, partial=partial, cast=cast)
 
     def plan_restore(self, path: str | os.PathLike[str], *, cast: bool = False) -> RestorePlan:
         """Return what `restore` would read and how much memory it would take; nothing is assigned. Raises as `restore`."""
@@ -320,7 +329,7 @@ class Checkpoint:
 
         return plan_restore(path, self._live(), cast=cast)
 
-    def _restore(self, path: str, *, partial: bool, cast: bool) -> CheckpointLoadStatus:
+    def _restore(self, path: str, select: str | None, *, partial: bool, cast: bool) -> CheckpointLoadStatus:
         from openckpt.opening import open
 
         self._say_unsaid()
@@ -329,6 +338,8 @@ class Checkpoint:
             live = self._live()
             with collection_held():
                 graph = graph_of(stored)
+                if select:
+                    graph = keep_part(graph, select, stored.prefix)
                 binding = bind(graph, live)
                 binding.is_stock = FULL_GRAPH_KEY not in stored
                 checked = check_values(stored, binding, cast=cast)
@@ -345,9 +356,15 @@ class Checkpoint:
         binding.values.clear()  # they hold the old values of what was replaced
         restored = checked.nodes()
         self._wait(stored, graph, binding, live, restored, cast=cast)
-        status = CheckpointLoadStatus(path, graph, binding, self._live, restored, specs, keep=live.keep())
+        status = CheckpointLoadStatus(
+            path, graph, binding, self._live, restored, specs, keep=live.keep(), casts=checked.casts
+        )
         unbound = [node for node in variables if node not in restored]
-        if not partial and (0 < len(unbound) < len(variables) or forgotten_optimizers(graph, binding, live)):
+        if (
+            not partial
+            and not select
+            and (0 < len(unbound) < len(variables) or forgotten_optimizers(graph, binding, live))
+        ):
             self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
         return status
 

@@ -11,6 +11,7 @@ from openckpt.errors import shown
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.binding import Binding
+from openckpt.training.casting import Casts
 from openckpt.training.counter import SAVE_COUNTER
 from openckpt.training.live import LiveGraph, LiveNode
 
@@ -51,6 +52,9 @@ class RestoreReport:
         forgotten: an optimizer on one side only, in words.
         waiting: how many stored objects wait for objects that are not there yet.
         untracked: those of ``unbound`` that no file of stock TensorFlow has, as this is one.
+        cast: how many values were cast to floats of another width, which only ``cast=True`` does.
+        largest_error: the largest difference between an element and what it was cast to; infinity where one did not fit.
+        largest_error_in: readable name of the variable that has it; "" where nothing was lost.
     """
 
     path: str
@@ -64,6 +68,9 @@ class RestoreReport:
     forgotten: tuple[str, ...]
     waiting: int
     untracked: tuple[str, ...] = ()
+    cast: int = 0
+    largest_error: float = 0.0
+    largest_error_in: str = ""
 
     def __str__(self) -> str:
         text = f"{self.path}: bound {self.bound} of {self.variables} variables"
@@ -84,6 +91,8 @@ class RestoreReport:
             said.append(f"attributes that nothing takes: {shown(self.unused, _SHOWN)}")
         if self.waiting:
             said.append(f"{self.waiting} stored objects wait for objects of the program")
+        if self.cast:
+            said.append(str(Casts(self.cast, self.largest_error, self.largest_error_in)))
         return "; ".join((text, *said))
 
 
@@ -94,6 +103,7 @@ def make_report(
     live: LiveGraph,
     unbound: Collection[LiveNode],
     specs: Mapping[int, TensorSpec],
+    casts: Casts | None = None,
 ) -> RestoreReport:
     """Return the report of a restore.
 
@@ -104,6 +114,7 @@ def make_report(
         live: the program, now or when it was restored.
         unbound: those of its nodes that have values, and got none; the save counter counts for nothing.
         specs: node id of the file -> spec of its value, of those that nobody took.
+        casts: what was cast.
     """
     variables = variables_of(live, binding)
     without = set(unbound)
@@ -121,6 +132,7 @@ def make_report(
         tuple(forgotten_optimizers(graph, binding, live)),
         len(binding.deferred) + len(binding.slots),
         tuple(_untracked(missing, binding, live)),
+        *(() if casts is None else (casts.count, casts.largest_error, casts.where)),
     )
 
 

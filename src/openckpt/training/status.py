@@ -23,6 +23,7 @@ from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.binding import Binding
+from openckpt.training.casting import Casts
 from openckpt.training.collecting import collection_held
 from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.report import RestoreReport, make_report, unresolved_ids
@@ -41,8 +42,10 @@ class CheckpointLoadStatus:
         specs: Mapping[int, TensorSpec],
         *,
         keep: object = None,
+        casts: Casts | None = None,
     ) -> None:
         self.path = path
+        self._casts = casts
         self._graph, self._binding, self._live = graph, binding, live
         self._restored_nodes = restored
         self._specs = specs
@@ -114,7 +117,7 @@ class CheckpointLoadStatus:
         live = self._live()
         restored = self._restored
         unbound = [node for node in self._holders(live) if node.identity() not in restored]
-        report = make_report(self.path, self._graph, self._binding, live, unbound, self._specs)
+        report = make_report(self.path, self._graph, self._binding, live, unbound, self._specs, self._casts)
         live.release()
         return report
 

@@ -77,7 +77,7 @@ def restore(
         prove_values(stored, checked)
         changed = assign_values(stored, checked)
         replaced = replace_objects(live, changed)
-    if checked.casts is not None and checked.casts.node is not None:
+    if checked.casts is not None and checked.casts.where:
         warnings.warn(f"{stored.prefix}: {checked.casts}", CheckpointWarning, stacklevel=2)
     top = live.nodes[0]
     return replaced.get(top, like)  # type: ignore[return-value]

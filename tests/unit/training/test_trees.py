@@ -132,3 +132,32 @@ def test_frameworks_take_casts_too(tmp_path: Path) -> None:
         with pytest.warns(CheckpointWarning):
             found = restore(path, like={"w": like}, cast=True)
         assert torch.equal(found["w"], torch.tensor([1, 1.01]).bfloat16())
+
+
+def test_a_part_of_a_program_is_restored_from_the_same_part_of_a_checkpoint(tmp_path: Path) -> None:
+    """The rest stays as it is, without a warning; what holds an immutable part gets the new one."""
+    path = Checkpoint(state=make(2), epoch=7).write(tmp_path / "ckpt")
+    ckpt = Checkpoint(state=make(0), epoch=1)
+
+    status = ckpt.read(path, select="state/moments")
+
+    assert ckpt.state["moments"][0].tolist() == [2, 2] and ckpt.state["moments"][1] == "text"
+    assert ckpt.epoch == 1 and not ckpt.state["params"]["w"].any()
+    assert status.report.bound == 2
+    with pytest.raises(NotFoundError) as caught:
+        ckpt.read(path, select="state/moment")
+    assert caught.value.code == "training.no-such-part"
+    with pytest.raises(MismatchError) as nothing:
+        Checkpoint(state=np.zeros(2)).read(path, select="epoch")
+    assert nothing.value.code == "training.nothing-matched"
+
+
+def test_the_report_says_what_was_cast(tmp_path: Path) -> None:
+    """How many values, the largest error, and where."""
+    path = Checkpoint(a=np.array([1.0, 1.01]), b=np.float32([1])).write(tmp_path / "ckpt")
+
+    report = Checkpoint(a=np.zeros(2, np.float32), b=np.zeros(1, np.float64)).read(path, cast=True).report
+
+    assert report.cast == 2 and report.largest_error_in == "(root).a"
+    assert report.largest_error == abs(1.01 - float(np.float32(1.01)))
+    assert "2 values cast, largest error" in str(report)
