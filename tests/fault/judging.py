@@ -33,7 +33,7 @@ def state_of(tensors: Mapping[str, NDArray[Any]], *, dual: bool) -> str:
     for key in sorted(tensors):
         array = np.asarray(tensors[key])
         digest.update(repr((key, array.dtype.str, array.shape)).encode())
-        digest.update(array.tobytes())
+        digest.update(array.tobytes() if array.dtype != object else repr(array.tolist()).encode())
     return digest.hexdigest()
 
 

@@ -71,8 +71,7 @@ def recover(store: Store, directory: str, name: str, now: float) -> Recovered:
     """
     numbers = sorted(_numbers_on_disk(store, directory, name), reverse=True)
     found = Recovered(highest=max(numbers, default=0))
-    manifest = read_run_manifest(store, directory)
-    said = "there is no manifest that can be read"
+    manifest, said = read_run_manifest(store, directory)
     if manifest is None:
         found.last_preserved = now - 1.0  # as TensorFlow's: a step of the same moment counts as later
     else:
@@ -94,7 +93,7 @@ def recover(store: Store, directory: str, name: str, now: float) -> Recovered:
     found.newest = next((path for path in dict.fromkeys(candidates) if not why_not_whole(store, path)), None)
     if found.newest is not None:
         _warn(f"{directory or '.'}: {said}; the latest complete checkpoint is {found.newest!r}")
-    elif manifest is not None:
+    elif said != _NO_MANIFEST:
         _warn(f"{directory or '.'}: {said}, and there is no other checkpoint")
     return found
 
@@ -134,17 +133,19 @@ def _take_unlisted(store: Store, directory: str, name: str, now: float, found: R
             found.unlisted.append(number)
 
 
-def read_run_manifest(store: Store, directory: str) -> Manifest | None:
-    """Return the manifest of a run; None where there is none, or none that can be read, which is a `CheckpointWarning`."""
+_NO_MANIFEST = "there is no manifest"
+
+
+def read_run_manifest(store: Store, directory: str) -> tuple[Manifest | None, str]:
+    """Return the manifest of a run and ""; None, and why, where there is none that can be read."""
     path = store.join(directory, MANIFEST_NAME)
     try:
         data = read_whole(store, path, limits=DEFAULT_LIMITS, cap="manifest_bytes", what="the manifest's size")
-        return parse_manifest(data, store.display(path))
+        return parse_manifest(data, store.display(path)), ""
     except (FileNotFoundError, NotADirectoryError):
-        return None
+        return None, _NO_MANIFEST
     except CheckpointError as error:
-        _warn(f"the manifest is not used: {error}")
-        return None
+        return None, error.message
 
 
 def path_of_entry(store: Store, directory: str, entry: str) -> str | None:

@@ -10,6 +10,7 @@ A death between any two of these leaves the newest step whole and listed, or the
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 import warnings
@@ -19,6 +20,7 @@ from contextlib import ExitStack, contextmanager
 from openckpt.errors import CheckpointWarning, ConflictError, Where
 from openckpt.formats.manifest import Manifest, encode_manifest
 from openckpt.storage.commit import Commit
+from openckpt.storage.pending import doing
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.primary import Rank
 from openckpt.training.recovering import RUN_STEM, encode_run_record, read_run_manifest, recover
@@ -94,7 +96,8 @@ class Run:
                 except BaseException:
                     self._remove(new.path)
                     raise
-            self.steps, self.latest = steps, new.path
+            self.steps = {**steps, new.path: dataclasses.replace(new, nbytes=saved.nbytes)}
+            self.latest = new.path
             self._named = self._entry(new.path)
             self._unlisted = []
             self._sweep()
@@ -142,14 +145,20 @@ class Run:
 
     def _let_go(self, paths: Collection[str]) -> None:
         refusals: list[Exception] = []
+        gone: list[str] = []
         for path in paths:
             try:
-                gone = not self._writes or self._remove(path)
+                if not self._writes or self._remove(path):  # else somebody has it open
+                    gone.append(path)
             except (OSError, ConflictError) as error:
                 refusals.append(error)
-                continue
-            if gone:  # else somebody has it open
-                del self.steps[path]
+        if self._writes and self._durability == "power-loss":
+            # Gone for good before the manifest forgets them: nobody would look for data that a power cut brings back.
+            for directory in {self._store.split(path)[0] for path in gone}:
+                with doing("sync of the directory", directory or "."):
+                    self._store.sync_directory(directory)
+        for path in gone:
+            del self.steps[path]
         if refusals:
             raise refusals[0]
 
@@ -190,7 +199,7 @@ class Run:
             yield
 
     def _check_not_overtaken(self, path: str, who: str) -> None:
-        present = read_run_manifest(self._store, self._directory)
+        present, _ = read_run_manifest(self._store, self._directory)
         if present is not None and present.model_checkpoint_path != self._named:
             raise ConflictError(
                 "training.overtaken",

@@ -7,6 +7,7 @@ import os
 from openckpt.formats.bundle import saving
 from openckpt.formats.names import INDEX_SUFFIX, META_SUFFIX
 from openckpt.storage.disk import DISK
+from openckpt.storage.pending import doing
 from openckpt.storage.removing import remove_files
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.writing.keys import split_prefix
@@ -44,9 +45,11 @@ def remove_checkpoint(
     except FileNotFoundError:
         return True
     data = [name for names in taken.shards.values() for name in names]
-    meta = stem + META_SUFFIX
-    if with_meta and store.stat(store.join(directory, meta)) is not None:
-        data.append(meta)
+    if with_meta:
+        meta = store.join(directory, stem + META_SUFFIX)
+        with doing("stat", meta):
+            if store.stat(meta) is not None:
+                data.append(stem + META_SUFFIX)
     if not taken.index and not data:
         return True
     counts = sorted(taken.shards)
