@@ -44,6 +44,7 @@ _HOMES = {
     "PathNotFoundError": "errors",
     "Report": "doctor",
     "RestoreReport": "training",
+    "SaveHandle": "training",
     "SavedPath": "writing",
     "Sliced": "writing",
     "TensorSpec": "formats.spec",
@@ -96,6 +97,7 @@ __all__ = [
     "PathNotFoundError",
     "Report",
     "RestoreReport",
+    "SaveHandle",
     "SavedPath",
     "Sliced",
     "TensorSpec",
@@ -163,6 +165,7 @@ if TYPE_CHECKING:
         CheckpointLoadStatus,
         InitializationOnlyStatus,
         RestoreReport,
+        SaveHandle,
         restore,
     )
     from openckpt.writing import (

@@ -83,6 +83,11 @@ CODES: dict[str, Code] = {
         "A checkpoint of this number exists, and this program did not write it: its counter began again at 0.",
         "restore the latest checkpoint first, which continues its counter, or save into another directory",
     ),
+    "training.forked": Code(
+        "error",
+        "A forked process asks for a save that its parent has begun: only the parent has the thread that writes it.",
+        "wait for the save before the fork: handle.wait()",
+    ),
     "training.busy-run": Code(
         "error",
         "Another process or thread is saving into this directory at this moment; only one of them may.",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from openckpt.storage.threads import start_thread
 from openckpt.storage.writable import OutputFile, WritableStore, WriteBuffer
 
 _START_BYTES = 1 << 20
@@ -125,14 +125,11 @@ def settle_all(files: Sequence[PendingFile]) -> None:
             except BaseException as error:
                 errors.append(error)
 
-    threads = [
-        threading.Thread(target=settle, name="openckpt-sync") for _ in range(min(len(files), _SYNCS_AT_ONCE) - 1)
-    ]
-    for thread in threads:
-        thread.start()
+    threads = [start_thread(settle, "openckpt-sync") for _ in range(min(len(files), _SYNCS_AT_ONCE) - 1)]
     settle()
     for thread in threads:
-        thread.join()
+        if thread is not None:
+            thread.join()
     if errors:
         raise errors[0]
 

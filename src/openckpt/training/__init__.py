@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from openckpt.training.background import SaveHandle
     from openckpt.training.checkpoint import Checkpoint
     from openckpt.training.manager import CheckpointManager
     from openckpt.training.report import RestoreReport
@@ -25,6 +26,7 @@ _HOMES = {
     "CheckpointManager": "manager",
     "InitializationOnlyStatus": "status",
     "RestoreReport": "report",
+    "SaveHandle": "background",
     "SavedStep": "retention",
     "restore": "trees",
 }
@@ -35,6 +37,7 @@ __all__ = [
     "CheckpointManager",
     "InitializationOnlyStatus",
     "RestoreReport",
+    "SaveHandle",
     "SavedStep",
     "restore",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from openckpt.errors import ConflictError, MismatchError, shown
 from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph
@@ -14,15 +15,17 @@ from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
+from openckpt.training.background import SaveHandle, Saving, Turn
 from openckpt.training.binding import Binding, bind
 from openckpt.training.collecting import collection_held
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
 from openckpt.training.deferred import Claims, Deferral
 from openckpt.training.live import LiveGraph, LiveNode
-from openckpt.training.recording import FULL_GRAPH_KEY, record, values_of
+from openckpt.training.recording import FULL_GRAPH_KEY, Recorded, record, values_of
 from openckpt.training.report import forgotten_optimizers, make_report, unresolved_ids, variables_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
 from openckpt.training.selecting import keep_part
+from openckpt.training.snapshot import HostBuffers, take_snapshot
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
 from openckpt.training.stored import graph_of
 from openckpt.training.tracking import Bare, Child, View
@@ -32,6 +35,9 @@ from openckpt.writing.manifests import ManifestUpdate, only_manifest
 if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
     from openckpt.training.planning import Preflight, RestorePlan
+
+Put: TypeAlias = Callable[[Mapping[str, Any]], SavedPath]
+"""Saves values by key, on whatever thread."""
 
 
 class Checkpoint:
@@ -60,6 +66,7 @@ class Checkpoint:
         self._deferrals: list[Deferral] = []
         """of restores whose values wait for something, the newest last"""
         self._claims, self._restores = Claims(), 0
+        self._saving, self._turn, self._buffers = Saving(), Turn(), HostBuffers()
         self.restored_step: int | None = None
         """the number of the checkpoint that was restored last"""
         self._root_view()  # raises what is wrong with the names
@@ -162,33 +169,88 @@ class Checkpoint:
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
+    @overload
     def save(
         self,
         prefix: str | os.PathLike[str],
         *,
+        blocking: Literal[True] = True,
+        timeout: float | None = None,
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
-    ) -> SavedPath:
+    ) -> SavedPath: ...
+
+    @overload
+    def save(
+        self,
+        prefix: str | os.PathLike[str],
+        *,
+        blocking: Literal[False],
+        timeout: float | None = None,
+        durability: Durability = "power-loss",
+        store: WritableStore | None = None,
+    ) -> SaveHandle: ...
+
+    def save(
+        self,
+        prefix: str | os.PathLike[str],
+        *,
+        blocking: bool = True,
+        timeout: float | None = None,
+        durability: Durability = "power-loss",
+        store: WritableStore | None = None,
+    ) -> SavedPath | SaveHandle:
         """Count up, save as ``PREFIX-<counter>`` and make that the newest in the directory's manifest.
+
+        With ``blocking=False`` the values are copied, and the rest happens in the background: this returns a `SaveHandle`, and
+        the program may change everything. One save at a time goes on; the next one waits for it, and raises its failure if
+        nobody has asked the handle for it. A program that ends waits for it too.
+
+        Args:
+            prefix: front of the name.
+            blocking: return when no crash can take the checkpoint away; else as soon as the values are copied, into memory
+                that is kept for the next time.
+            timeout: seconds to wait for a save that is under way.
+            durability: see `openckpt.save`.
+            store: where to write; the local disk when not given.
 
         Raises:
             ConflictError: a checkpoint of that number exists and this Checkpoint did not write it (``training.exists``), or
                 somebody else is saving it (``commit.locked``).
             UnsupportedError: something cannot be saved (``training.*``, ``writing.*``); named with its path.
-            OSError: as the system says; nothing has changed then, the counter neither.
+            TimeoutError: the save before is still under way.
+            OSError: as the system says; nothing has changed then, the counter neither. Of what fails in the background the
+                number stays counted, and is not used again.
         """
-        counter = self._counter(create=True)
-        assert counter is not None
-        counter.number += 1
-        path = f"{os.fspath(prefix)}-{counter.number}"
-        try:
-            newest = only_manifest(os.path.basename(path))
-            return self._write(path, path in self._written, lambda _: newest, durability, store)
-        except BaseException as error:
-            counter.number -= 1
-            if isinstance(error, ConflictError) and error.code == "commit.exists":
-                raise ConflictError("training.exists", path, "a checkpoint of this number is there already") from None
-            raise
+        with self._turn.taken(timeout) as left:
+            self._saving.settle(left)
+            counter = self._counter(create=True)
+            assert counter is not None
+            counter.number += 1
+            path = f"{os.fspath(prefix)}-{counter.number}"
+            try:
+                newest = only_manifest(os.path.basename(path))
+                put = partial(
+                    self._put_numbered,
+                    path,
+                    overwrite=path in self._written,
+                    update_manifest=lambda _: newest,
+                    durability=durability,
+                    store=store,
+                )
+                return self._write(path, put) if blocking else self._write_behind(path, put)
+            except BaseException:
+                counter.number -= 1
+                raise
+
+    def sync(self, timeout: float | None = None) -> None:
+        """Return when no save is under way; raise why the last one failed, if nobody has heard it yet.
+
+        Raises:
+            TimeoutError: it goes on after so many seconds.
+            CheckpointError, OSError: as `save`.
+        """
+        self._saving.settle(timeout)
 
     def _count_to(self, number: int) -> None:
         """Make this the save counter, for a manager that numbers the saves."""
@@ -196,54 +258,106 @@ class Checkpoint:
         assert counter is not None
         counter.number = number
 
+    @overload
     def write(
         self,
         prefix: str | os.PathLike[str],
         *,
+        blocking: Literal[True] = True,
+        timeout: float | None = None,
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
-    ) -> SavedPath:
-        """Save under exactly this prefix, over what is there; no counter, no manifest. Raises as `save`."""
-        return self._write(os.fspath(prefix), True, False, durability, store)
+    ) -> SavedPath: ...
 
-    def _write(
+    @overload
+    def write(
+        self,
+        prefix: str | os.PathLike[str],
+        *,
+        blocking: Literal[False],
+        timeout: float | None = None,
+        durability: Durability = "power-loss",
+        store: WritableStore | None = None,
+    ) -> SaveHandle: ...
+
+    def write(
+        self,
+        prefix: str | os.PathLike[str],
+        *,
+        blocking: bool = True,
+        timeout: float | None = None,
+        durability: Durability = "power-loss",
+        store: WritableStore | None = None,
+    ) -> SavedPath | SaveHandle:
+        """Save under exactly this prefix, over what is there; no counter, no manifest. Arguments and errors as `save`."""
+        with self._turn.taken(timeout) as left:
+            self._saving.settle(left)
+            path = os.fspath(prefix)
+            put = partial(self._put, path, overwrite=True, update_manifest=False, durability=durability, store=store)
+            return self._write(path, put) if blocking else self._write_behind(path, put)
+
+    def _write(self, path: str, put: Put, beside: Mapping[str, bytes] | None = None) -> SavedPath:
+        """Save the live values by ``put``, and return when it has."""
+        self._say_unsaid()
+        with collection_held():
+            live = self._live()
+            recorded = record(live)
+            values = self._described(recorded, values_of(recorded, path), beside or {})
+        nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
+        try:
+            with collection_held(when=len(values) > 64 and nbytes < 256 << 20):
+                return put(values)
+        finally:
+            live.release()
+
+    def _write_behind(self, path: str, put: Put, beside: Mapping[str, bytes] | None = None) -> SaveHandle:
+        """Copy the live values and let ``put`` save them in the background."""
+        self._say_unsaid()
+        with collection_held():
+            live = self._live()
+            recorded = record(live)
+            values = self._described(recorded, take_snapshot(recorded.leaves, path, self._buffers), beside or {})
+            live.release()
+        return self._saving.start(path, partial(put, values))
+
+    def _put(
         self,
         path: str,
+        values: Mapping[str, Any],
+        *,
         overwrite: bool,
         update_manifest: ManifestUpdate | bool,
         durability: Durability,
         store: WritableStore | None,
-        beside: Mapping[str, bytes] | None = None,
     ) -> SavedPath:
-        self._say_unsaid()
-        values, live = self._values(path, beside or {})
-        nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
-        try:
-            with collection_held(when=len(values) > 64 and nbytes < 256 << 20):
-                saved = save(
-                    path,
-                    values,
-                    overwrite=overwrite,
-                    durability=durability,
-                    update_manifest=update_manifest,
-                    store=store,
-                )
-        finally:
-            live.release()
+        """Write values that nobody changes; touches no live object, for it may run on another thread."""
+        saved = save(
+            path,
+            values,
+            overwrite=overwrite,
+            durability=durability,
+            update_manifest=update_manifest,
+            store=store,
+        )
         self._written.add(path)
         return saved
 
-    def _values(self, path: str, beside: Mapping[str, bytes]) -> tuple[dict[str, Any], LiveGraph]:
-        """Return what is to be stored by key, and the objects it belongs to."""
-        with collection_held():
-            live = self._live()
-            recorded = record(live)
-            values = values_of(recorded, path)
-            if recorded.full_graph is not None:
-                values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
-            values.update(beside)
-            values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
-        return values, live
+    def _put_numbered(self, path: str, values: Mapping[str, Any], **options: Any) -> SavedPath:
+        try:
+            return self._put(path, values, **options)
+        except ConflictError as error:
+            if error.code != "commit.exists":
+                raise
+            raise ConflictError("training.exists", path, "a checkpoint of this number is there already") from None
+
+    @staticmethod
+    def _described(recorded: Recorded, values: dict[str, Any], beside: Mapping[str, bytes]) -> dict[str, Any]:
+        """Return what is to be stored: the values, and what says whose they are."""
+        if recorded.full_graph is not None:
+            values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
+        values.update(beside)
+        values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
+        return values
 
     def _say_unsaid(self) -> None:
         """Give the warning of a restore whose status the program still holds, before its answer is overtaken."""
@@ -287,7 +401,8 @@ class Checkpoint:
         partial: bool = False,
         cast: bool = False,
     ) -> CheckpointLoadStatus | InitializationOnlyStatus:
-        """Give the live objects their stored values, matched by name from the root; the save counter too.
+        """Give the live objects their stored values, matched by name from the root; the save counter too. Waits for a save that
+        is under way.
 
         Everything is checked first - keys, types, shapes, checksums - and nothing assigned unless all of it holds.
 
@@ -306,14 +421,16 @@ class Checkpoint:
         """
         if path is None:
             return InitializationOnlyStatus()
-        is_first = self._counter() is None
-        self._counter(create=True)
-        try:
-            return self._restore(os.fspath(path), select, partial=partial, cast=cast)
-        except BaseException:
-            if is_first:
-                self._own_counter = None
-            raise
+        with self._turn.taken():
+            self._saving.wait()
+            is_first = self._counter() is None
+            self._counter(create=True)
+            try:
+                return self._restore(os.fspath(path), select, partial=partial, cast=cast)
+            except BaseException:
+                if is_first:
+                    self._own_counter = None
+                raise
 
     def read(
         self, path: str | os.PathLike[str], *, select: str | None = None, partial: bool = False, cast: bool = False
@@ -321,7 +438,9 @@ class Checkpoint:
         """Restore as `restore` does, but make no save counter where there is none yet: the first save does, and goes on
         counting from the file's.
         """
-        return self._restore(os.fspath(path), select, partial=partial, cast=cast)
+        with self._turn.taken():
+            self._saving.wait()
+            return self._restore(os.fspath(path), select, partial=partial, cast=cast)
 
     def plan_restore(self, path: str | os.PathLike[str], *, cast: bool = False) -> RestorePlan:
         """Return what `restore` would read and how much memory it would take; nothing is assigned. Raises as `restore`."""

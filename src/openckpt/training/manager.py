@@ -11,12 +11,14 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import SupportsFloat, SupportsInt, TypeAlias
+from functools import partial
+from typing import Any, Literal, SupportsFloat, SupportsInt, TypeAlias, overload
 
 from openckpt.errors import CheckpointWarning, ConflictError, CorruptionError, PathNotFoundError
 from openckpt.formats.names import step_of
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
+from openckpt.training.background import SaveHandle, finished
 from openckpt.training.checkpoint import Checkpoint
 from openckpt.training.notes import METRICS_KEY, Note, encode_note
 from openckpt.training.primary import find_rank
@@ -163,6 +165,7 @@ class CheckpointManager:
 
     # -- saving -------------------------------------------------------------------------------------------------------
 
+    @overload
     def save(
         self,
         checkpoint_number: SupportsInt | None = None,
@@ -170,7 +173,32 @@ class CheckpointManager:
         options: None = None,
         *,
         metrics: Mapping[str, SupportsFloat] | None = None,
-    ) -> SavedPath | None:
+        blocking: Literal[True] = True,
+        timeout: float | None = None,
+    ) -> SavedPath | None: ...
+
+    @overload
+    def save(
+        self,
+        checkpoint_number: SupportsInt | None = None,
+        check_interval: bool = True,
+        options: None = None,
+        *,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        blocking: Literal[False],
+        timeout: float | None = None,
+    ) -> SaveHandle | None: ...
+
+    def save(
+        self,
+        checkpoint_number: SupportsInt | None = None,
+        check_interval: bool = True,
+        options: None = None,
+        *,
+        metrics: Mapping[str, SupportsFloat] | None = None,
+        blocking: bool = True,
+        timeout: float | None = None,
+    ) -> SavedPath | SaveHandle | None:
         """Save a step, list it in the manifest and let go of those that no rule keeps.
 
         Args:
@@ -179,36 +207,71 @@ class CheckpointManager:
             check_interval: whether to wait for ``checkpoint_interval``; without it a step is still not saved twice.
             options: TensorFlow's place for its CheckpointOptions; openckpt has none.
             metrics: numbers by name, kept with the step.
+            blocking: see `Checkpoint.save`; in the background the steps that go are removed there too.
+            timeout: seconds to wait for a save that is under way.
 
         Returns:
-            The prefix; None where the interval has not passed. A process that is not the primary gets the same path and has
-            written nothing: ``.nbytes`` is 0.
+            The prefix, or its handle; None where the interval has not passed. A process that is not the primary gets the same
+            path and has written nothing: ``.nbytes`` is 0.
 
         Raises:
             ConflictError: another process saves here (``training.busy-run``) or has saved here since (``training.overtaken``),
                 or there is a checkpoint of that number which this manager did not write (``training.exists``).
-            CheckpointError, OSError: as `Checkpoint.save`. Nothing has changed then, the counter neither.
+            CheckpointError, TimeoutError, OSError: as `Checkpoint.save`. Nothing has changed then, the counter neither; of what
+                fails in the background the number stays counted.
         """
         if options is not None:
             raise ValueError("openckpt has no CheckpointOptions: durability and store are arguments of the manager")
         step = None if self._counter is None else self._step_now(self._counter)
         if self._interval is not None and not self._is_due(step, self._interval, check_interval):
             return None
-        count = self._checkpoint.save_counter + 1
-        if checkpoint_number is None:
-            number = count = max(count, self._run.highest + 1)
-        else:
-            number = int(checkpoint_number)
         said = {} if metrics is None else {str(name): float(value) for name, value in metrics.items()}
-        new = SavedStep(f"{self._prefix}-{number}", number if step is None else step, self._run.now(), said)
-        if self._is_primary:
-            saved = self._save(new, number, count, Note(step, said))
-        else:
-            self._checkpoint._count_to(count)
-            self._run.follow(new)
-            saved = SavedPath(new.path, step=number, durability="process-crash", nbytes=0)
-        if self._interval is not None:
+        ours = self._checkpoint
+        with ours._turn.taken(timeout) as left:
+            ours._saving.settle(left)
+            before = (ours.save_counter, self._last_step)
+            number = before[0] + 1 if checkpoint_number is None else int(checkpoint_number)
+            if checkpoint_number is None:
+                number = max(number, self._run.highest + 1)
+            new = SavedStep(f"{self._prefix}-{number}", number if step is None else step, self._run.now(), said)
+            ours._count_to(number if checkpoint_number is None else before[0] + 1)
             self._last_step = step
+            if not self._is_primary:
+                self._run.follow(new)
+                saved = SavedPath(new.path, step=number, durability="process-crash", nbytes=0)
+                return saved if blocking else finished(saved)
+            note = Note(step, said)
+            beside = {METRICS_KEY: encode_note(note)} if note != Note() else {}
+            put = partial(self._put, new, number, before[1])
+            try:
+                return ours._write(new.path, put, beside) if blocking else ours._write_behind(new.path, put, beside)
+            except BaseException:
+                ours._count_to(before[0])
+                self._last_step = before[1]
+                raise
+
+    def _put(self, new: SavedStep, number: int, last_step: int | None, values: Mapping[str, Any]) -> SavedPath:
+        """Write a step and what follows from it, here or on another thread."""
+
+        def write(update_manifest: ManifestUpdate | bool) -> SavedPath:
+            return self._checkpoint._put(
+                new.path,
+                values,
+                overwrite=new.path in self._written,
+                update_manifest=update_manifest,
+                durability=self._durability,
+                store=self._store,
+            )
+
+        try:
+            saved = self._run.save(new, number, write)
+        except BaseException as error:
+            self._last_step = last_step
+            if isinstance(error, ConflictError) and error.code == "commit.exists":
+                message = "a checkpoint of this number is there, and this manager did not write it"
+                raise ConflictError("training.exists", new.path, message) from None
+            raise
+        self._written.add(new.path)
         return saved
 
     def pin(self, checkpoint: str | os.PathLike[str] | int) -> None:
@@ -219,14 +282,16 @@ class CheckpointManager:
             ConflictError, OSError: as `save`.
         """
         path = f"{self._prefix}-{checkpoint}" if isinstance(checkpoint, int) else os.fsdecode(checkpoint)
+        self._checkpoint._saving.wait()
         why = why_not_whole(self._store, path)
         if why:
             raise PathNotFoundError("training.no-such-step", path, f"this checkpoint cannot be kept: {why}")
         if path in self._run.steps:  # what is not listed nobody removes
             self._run.pin(path)
 
-    def sync(self) -> None:
-        """Return when no save is under way: `save` itself returns no sooner."""
+    def sync(self, timeout: float | None = None) -> None:
+        """Return when no save is under way; see `Checkpoint.sync`."""
+        self._checkpoint.sync(timeout)
 
     # -- restoring ----------------------------------------------------------------------------------------------------
 
@@ -239,6 +304,7 @@ class CheckpointManager:
             CorruptionError: all of them are damaged; of the newest.
             CheckpointError, OSError: as `Checkpoint.restore`.
         """
+        self._checkpoint._saving.wait()
         latest = self._run.latest
         if latest is None:
             if self._init_fn is not None:
@@ -275,30 +341,6 @@ class CheckpointManager:
         if isinstance(counter, str):
             counter = getattr(self._checkpoint, counter)
         return int(counter() if callable(counter) else counter)
-
-    def _save(self, new: SavedStep, number: int, count: int, note: Note) -> SavedPath:
-        ours, path = self._checkpoint, new.path
-        beside = {METRICS_KEY: encode_note(note)} if note != Note() else {}
-
-        def write(update_manifest: ManifestUpdate | bool) -> SavedPath:
-            return ours._write(
-                path, path in self._written, update_manifest, self._durability, self._store, beside=beside
-            )
-
-        before = ours.save_counter
-        ours._count_to(count)
-        try:
-            saved = self._run.save(new, number, write)
-        except BaseException as error:
-            ours._count_to(before)
-            if isinstance(error, ConflictError) and error.code == "commit.exists":
-                message = "a checkpoint of this number is there, and this manager did not write it"
-                raise ConflictError("training.exists", path, message) from None
-            raise
-        self._written.add(path)
-        if path in self._run.steps:
-            self._run.steps[path] = dataclasses.replace(new, nbytes=saved.nbytes)
-        return saved
 
     def _with_note(self, step: SavedStep) -> SavedStep:
         """Return a step with what was said of it when it was saved, where a rule asks."""

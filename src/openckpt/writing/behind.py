@@ -10,6 +10,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
+from openckpt.storage.threads import start_thread
+
 _MOST_BYTES = 64 << 20
 """Bytes that may wait: arrays that had to be converted are copies, and these are what a save holds beyond the caller's."""
 
@@ -38,13 +40,13 @@ class WriteBehind:
                 while self._bytes and self._bytes + size > _MOST_BYTES and self._error is None:
                     self._changed.wait()
                 self._raise()
-                self._waiting.append((size, work))
-                self._bytes += size
                 if self._thread is None:
-                    self._thread = threading.Thread(target=self._work, name="openckpt-write", daemon=True)
-                    self._thread.start()
-                self._changed.notify_all()
-                return
+                    self._thread = start_thread(self._work, "openckpt-write", daemon=True)
+                if self._thread is not None:
+                    self._waiting.append((size, work))
+                    self._bytes += size
+                    self._changed.notify_all()
+                    return
         work()
 
     def drain(self) -> None:
