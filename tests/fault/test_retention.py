@@ -183,7 +183,7 @@ def _goes_on(changes: Sequence[Change], fs: PowerLossFS) -> bool:
         if cut.change is None or cut.change.number < first or not cut.change.path.startswith("run/checkpoint"):
             continue
         said, _, step = (cut.notes[-1] if cut.notes else "").partition(" ")
-        for image in cut.images(6):
+        for image in cut.images(12):
             again = PowerLossFS(image)
             try:
                 go_on(again, image.replay, dead=f"ckpt-{step}" if said == "begin" else "")
