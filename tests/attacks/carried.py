@@ -86,6 +86,11 @@ CASES = [
         _side({"a": {"key": "b0", "dtype": "uint8", "shape": [8]}}),
         more=1,
     ),
+    _npz(
+        "npz-member-taken-away",
+        "npz.side-entry",
+        _side({"gone": {"key": "gone", "dtype": "bfloat16", "shape": [2]}}),
+    ),
     _says("npz-type-that-is-none", "npz.side-entry", "float31", [8]),
     _says("npz-type-a-path", "npz.side-entry", "../../etc/passwd", [8]),
     _says("npz-type-a-list", "npz.side-entry", ["string"], [8]),

@@ -79,6 +79,14 @@ class NpzReader(FlatReader):
             place = len(self._sources) - 1
             self._runs[key] = Run(place, header.data_offset, header.nbytes, header.big_endian, header.fortran)
 
+    def _add_missing(self, name: str, carried: Carried) -> None:
+        """Take in a tensor of which ``openckpt.json`` speaks and whose member is not there."""
+        if carried.key not in self._specs:
+            where = Where(self.path, carried.key)
+            message = f"{SIDE_NAME} speaks of a member {name + SUFFIX!r} that is not there"
+            self._problems[carried.key] = CorruptionError("npz.side-entry", where, message)
+            self._specs[carried.key] = TensorSpec("unknown-damaged", None, None)
+
     def _carry(self, key: str, header: NpyHeader, carried: Carried, where: Where) -> None:
         """Take in a tensor of which ``openckpt.json`` says what it is."""
         stored = header.dtype if header.sort in ("number", "bytes", "text") else None
@@ -236,6 +244,9 @@ def open_npz(store: Store, path: str, *, limits: Limits = DEFAULT_LIMITS) -> Npz
                 reader._specs[key] = TensorSpec("unknown-damaged", None, None)
                 continue
             reader._add(key, opened, carried)
+        for name, said in side.items():
+            if name + SUFFIX not in members:
+                reader._add_missing(name, said)
         check_unchanged(source)
     except BaseException:
         source.close()
