@@ -48,6 +48,7 @@ _KINDS: dict[str, type[CheckpointError]] = {
     "hdf5.null-dataspace": UnsupportedError,
     "spec.unknown-dtype": UnsupportedError,
     "hdf5.layout": UnsupportedError,
+    "hdf5.carried-version": UnsupportedError,
     "hdf5.declared-size": LimitError,
     "limits.exceeded": LimitError,
 }
