@@ -32,7 +32,8 @@ CODES: dict[str, Code] = {
     "writing.no-array": Code(
         "error",
         "This value is neither an array nor a number, text or bytes, nor can numpy make an array of it.",
-        "hand over a numpy array; for torch: tensor.detach().cpu().numpy()",
+        "hand over a numpy array; for torch: tensor.detach().cpu().numpy(), for its bfloat16: "
+        "tensor.detach().cpu().view(torch.int16).numpy().view(ml_dtypes.bfloat16)",
     ),
     "writing.element": Code(
         "error",

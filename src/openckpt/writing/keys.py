@@ -21,7 +21,11 @@ def encode_key(key: str | bytes, path: str) -> bytes:
             a piece of another tensor, or neither text nor bytes (``writing.key``).
     """
     if not isinstance(key, (str, bytes)):
-        raise UnsupportedError("writing.key", Where(path, repr(key)[:60]), f"a {type(key).__name__} is no key")
+        raise UnsupportedError(
+            "writing.key",
+            Where(path, repr(key)[:60]),
+            f"a key is text or bytes, this one is of type {type(key).__name__}",
+        )
     try:
         raw = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key
     except UnicodeEncodeError as error:

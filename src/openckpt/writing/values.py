@@ -6,7 +6,7 @@ laid out first; `encode` gives its bytes, without a copy where the array already
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -80,11 +80,24 @@ def as_array(value: Value, where: Where) -> Array:
         array[()] = value
         return array
     try:
+        if isinstance(value, (list, tuple)):
+            return _array_of_sequence(value)
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # torch raises RuntimeError for what numpy cannot hold
         raise UnsupportedError(
-            "writing.no-array", where, f"a {type(value).__name__} cannot be made an array: {error}"
+            "writing.no-array", where, f"this {type(value).__name__} cannot be made an array: {error}"
         ) from None
+
+
+def _array_of_sequence(value: Sequence[Any]) -> Array:
+    import numpy as np
+
+    try:
+        array = np.asarray(value)
+    except UnicodeError:  # text and bytes that are no ASCII
+        return np.asarray(value, object)
+    # A fixed width would cut zeros off the ends, and make text of the numbers beside it.
+    return np.asarray(value, object) if array.dtype.kind in "SU" else array
 
 
 def describe(value: Value, named: str | None, where: Where) -> tuple[DType, tuple[int, ...], int | None]:
@@ -205,7 +218,7 @@ def _element(item: object, dtype: DType, where: Where) -> bytes:
     raise UnsupportedError(
         "writing.element",
         where,
-        f"an element of this {dtype.name} tensor is a {type(item).__name__}",
+        f"an element of this {dtype.name} tensor is of type {type(item).__name__}",
         found=repr(item)[:60],
     )
 

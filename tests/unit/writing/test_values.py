@@ -98,6 +98,9 @@ TEXT = {
     "object 0-d": (objects(b"one", shape=()), (), [b"one"]),
     "no element": (np.empty((0, 3), object), (0, 3), []),
     "list": (["a", "b"], (2,), [b"a", b"b"]),
+    "list with zeros": ([["a\0", ""], ["\0\0", "bc"]], (2, 2), [b"a\0", b"", b"\0\0", b"bc"]),
+    "tuple of bytes": ((b"a\0", b"bc"), (2,), [b"a\0", b"bc"]),
+    "list of both": (["ü", b"\xff"], (2,), ["ü".encode(), b"\xff"]),
     "surrogates": ("\udcff", (), [b"\xff"]),
     "a megabyte": (b"\0" * (1 << 20), (), [b"\0" * (1 << 20)]),
 }
@@ -188,6 +191,7 @@ REFUSED = {
     "None": (None, "writing.element"),
     "a dictionary": ({"a": 1}, "writing.element"),
     "an object": (Opaque(), "writing.element"),
+    "text and numbers": (["a", 1], "writing.element"),
     "numbers as objects": (np.array([1, "a"], object), "writing.element"),
     "text and variants": (np.array(["a", Variant(b"b")], object), "writing.element"),
     "variants and text": (np.array([Variant(b"b"), "a"], object), "writing.element"),
