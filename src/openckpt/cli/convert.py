@@ -141,14 +141,15 @@ def _print(screen: Screen, done: Conversion) -> None:
         names = names_text(done.filtered, len(done.filtered))
         screen.paragraph("", f"left out by filters: {names}", indent=2, text_style="dim")
     if done.kept:
-        screen.paragraph("", f"{count_text(len(done.kept), 'finished file')} kept", indent=2)
+        screen.paragraph("", f"{count_text(len(done.kept), 'finished file')} of an earlier run kept", indent=2)
     for note in done.notes:
         screen.paragraph("note: ", printable(note), indent=8, label_style="note")
-    files = f"{count_text(len(done.files), 'file')}, {size_text(done.nbytes)}"
+    facts = [count_text(len(done.files), "file"), size_text(done.nbytes)]
     if done.already:
-        screen.line(f"already converted: {files}, compared with the source")
-    proved = ", read back and equal" if done.verified and not done.already else ""
-    survives = "a power cut" if done.durability == "power-loss" else "a crash of the program"
-    rest = "" if done.already else f": {files}{proved}, survives {survives}"
+        facts += ["there already, compared with the source"]
+    elif done.verified:
+        facts += ["read back and equal"]
+    facts += ["survives " + ("a power cut" if done.durability == "power-loss" else "a crash of the program")]
+    screen.paragraph("", ", ".join(facts), indent=2)
     of = f"converted {done.converted:,} of {count_text(done.total, 'tensor')}"
-    screen.line(screen.style(of, "good") + rest)
+    screen.line(screen.style(of, "good"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -78,4 +79,5 @@ def error_document(error: CheckpointError | OSError, path: str) -> dict[str, obj
 
     if isinstance(error, CheckpointError):
         return finding_of(error).to_json()
-    return make_finding("storage.refused", path, error.strerror or str(error)).to_json()
+    place = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else path
+    return make_finding("storage.refused", place, error.strerror or str(error)).to_json()

@@ -16,8 +16,9 @@ CODES: dict[str, Code] = {
     ),
     "storage.refused": Code(
         "error",
-        "The operating system refused to open or read this path: no permission, a broken disk or network mount, or not a file at all.",
-        "ls -ld {path}",
+        "The operating system refused this path: no permission, no room left, a read-only or broken disk or network mount, or not a "
+        "file at all.",
+        "ls -ld {dir} {path}",
     ),
     "storage.unreadable": Code(
         "error",

@@ -136,6 +136,8 @@ def _run(job: Job, *, verify: bool) -> Conversion:
         if files is not None:
             durability = secure(job, files)
             return _result(replace(job, casting=casting), files, (), already=True, verified=True, durability=durability)
+    else:
+        _refuse_directory(job)
     crcs: dict[str, int] = {}
     with _output(job) as output:
         rows = {row.key: row for row in job.plan.rows}
@@ -162,7 +164,7 @@ def _look_at_target(job: Job, casting: Casting) -> tuple[str, ...] | None:
     """
     present = job.store.stat(job.face)
     if present is not None and present.kind == "dir":
-        raise UnsupportedError("convert.target", job.target, "this is a directory")
+        _refuse_directory(job)
     files = find_finished(job, casting)
     if files is not None or present is None:
         return files
@@ -172,6 +174,15 @@ def _look_at_target(job: Job, casting: Casting) -> tuple[str, ...] | None:
     if not job.overwrite:
         raise ConflictError("convert.exists", job.target, "something else is there already")
     return None
+
+
+def _refuse_directory(job: Job) -> None:
+    """Raise UnsupportedError (``convert.target``) where the target is a directory: beside it would be a file that opens as it."""
+    present = job.store.stat(job.target)
+    if present is not None and present.kind == "dir":
+        name = {"hdf5": "model.h5", "npz": "model.npz", "safetensors": "model.safetensors"}.get(job.to, "model")
+        fix = f"name what to write in it: {job.store.join(job.target, name)}"
+        raise UnsupportedError("convert.target", job.target, "this is a directory", fix=fix)
 
 
 def _output(job: Job) -> Output:

@@ -50,10 +50,10 @@ def test_the_lines_for_people(openckpt_cli: Runner, run_folder: Path) -> None:
     assert lines[0] == f"{run_folder / 'ckpt-1'} (bundle-v2) -> {run_folder / 'x.h5'} (hdf5)"
     assert lines[1].strip().startswith("cast float32 to bfloat16: 2 tensors, largest error 0")
     assert lines[2].strip() == "left out by filters: step"
-    assert lines[-1].startswith("converted 2 of 3 tensors: 1 file, ")
-    assert lines[-1].endswith(", read back and equal, survives a power cut")
+    assert lines[-2].startswith("  1 file, ") and lines[-2].endswith(", read back and equal, survives a power cut")
+    assert lines[-1] == "converted 2 of 3 tensors"
     assert (second.code, second.out.splitlines()[-1]) == (0, "converted 2 of 3 tensors")
-    assert "already converted" in second.out
+    assert "there already" in second.out
 
 
 def test_kept_files_notes_and_no_proof(openckpt_cli: Runner, run_folder: Path) -> None:
@@ -66,9 +66,9 @@ def test_kept_files_notes_and_no_proof(openckpt_cli: Runner, run_folder: Path) -
         "--exclude", "nothing*",
     )  # fmt: skip
 
-    assert "  3 finished files kept\n" in answer.out
+    assert "  3 finished files of an earlier run kept\n" in answer.out
     assert "note:   the pattern 'nothing*' matches no key\n" in answer.out
-    assert answer.out.splitlines()[-1].endswith(" B, survives a crash of the program")
+    assert answer.out.splitlines()[-2].endswith(" B, survives a crash of the program")
 
 
 @pytest.mark.parametrize("kind", ["tensorflow", "dual", "safetensors", "hdf5", "npz"])
@@ -128,6 +128,18 @@ def test_an_error_as_json(openckpt_cli: Runner, damaged: Path, tmp_path: Path) -
     (document,) = answer.documents
     assert faults(document, schemas()["error"]) == []
     assert document["error"]["code"] == "bundle.crc-mismatch"
+
+
+def test_a_refusal_of_the_target_is_not_told_of_the_source(
+    openckpt_cli: Runner, run_folder: Path, tmp_path: Path
+) -> None:
+    """The place of the error is the path that the system refused; the document still names what was asked for."""
+    (tmp_path / "file").write_bytes(b"")
+    answer = openckpt_cli("convert", run_folder / "ckpt-1", tmp_path / "file" / "x", "--json")
+    (document,) = answer.documents
+    assert (answer.code, document["path"]) == (4, str(run_folder / "ckpt-1"))
+    assert document["error"]["code"] == "storage.refused"
+    assert document["error"]["where"]["path"].startswith(str(tmp_path / "file"))
 
 
 @pytest.mark.parametrize(

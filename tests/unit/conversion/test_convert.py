@@ -314,6 +314,17 @@ def test_a_directory_is_no_target_file(tmp_path: Path, small: str) -> None:
     assert refusal(small, tmp_path / "x.h5", overwrite=True).code == "convert.target"
 
 
+def test_a_directory_is_no_target_prefix(tmp_path: Path, small: str) -> None:
+    """What is opened under its name would be what lies in it; a link to one is one. A checkpoint of that name may be replaced."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to("out")
+    assert refusal(small, tmp_path / "out").code == "convert.target"
+    assert refusal(small, tmp_path / "link", overwrite=True).code == "convert.target"
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(("out", "link"))) == ["link", "out"]
+    openckpt.save(tmp_path / "out", {"w": 1})
+    assert openckpt.convert(small, tmp_path / "out", overwrite=True).converted == len(openckpt.load(small))
+
+
 @pytest.mark.parametrize(
     "options", [{"max_memory": 1000}, {"max_shard_size": 0}, {"max_shard_size": 100, "to": "npz"}, {"to": "pickle"}]
 )
