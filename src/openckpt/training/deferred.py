@@ -21,7 +21,7 @@ from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.training.adapters import view_of
 from openckpt.training.binding import Binding, Deferred, bind_more
 from openckpt.training.live import Identity, LiveGraph, LiveNode
-from openckpt.training.restoring import assign_values, check_values, replace_objects
+from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
 
 if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
@@ -107,7 +107,7 @@ class Deferral:
                 known[identity] = node
             if identity in self._matched:
                 taken.append(node)
-        starts = list(_come(self._binding.deferred, known))
+        starts = _come(self._binding.deferred, known)
         if not starts and not self._binding.slots:
             return False
         found = bind_more(self._graph, live, self._binding, starts, taken)
@@ -116,6 +116,7 @@ class Deferral:
         found.values = [bound for bound in found.values if not self._claims.is_newer(bound.node, self._number)]
         try:
             checked = check_values(self._stored, found, cast=self._cast)
+            prove_values(self._stored, checked)
         except CheckpointError:
             refused = {node_id for node_id, _ in starts}  # said once, and not at every walk from now on
             binding = self._binding
@@ -158,12 +159,16 @@ class Deferral:
             self.advance(LiveGraph(owner.object, view, owner.parent))
 
 
-def _come(positions: Sequence[Deferred], known: dict[Identity, LiveNode]) -> Iterable[tuple[int, LiveNode]]:
+def _come(positions: Sequence[Deferred], known: dict[Identity, LiveNode]) -> list[tuple[int, LiveNode]]:
+    """Return the positions that have their object now, in the order of the program: so TensorFlow came across them."""
+    come = []
     for position in positions:
         parent = known.get(position.parent.identity())
         target = None if parent is None else parent.names.get(position.name)
-        if target is not None:
-            yield position.node_id, target
+        if parent is not None and target is not None:
+            place = next(number for number, (name, _, _) in enumerate(parent.children) if name == position.name)
+            come.append((parent.number, place, position.node_id, target))
+    return [(node_id, target) for _, _, node_id, target in sorted(come, key=lambda one: one[:3])]
 
 
 def _owners(binding: Binding) -> Iterable[LiveNode]:
