@@ -52,6 +52,7 @@ class Binding:
     Attributes:
         nodes: file's node id -> live node.
         values: the pairs to be read, in the order of matching.
+        second: more values for objects that are in ``values`` already: they were several objects when they were saved.
         absorbed: live nodes whose state is one piece -> the file's nodes below, by name.
         deferred: parts of the file that wait for objects.
         slots: slots that wait.
@@ -61,6 +62,7 @@ class Binding:
 
     nodes: dict[int, LiveNode] = field(default_factory=dict)
     values: list[Bound] = field(default_factory=list)
+    second: list[Bound] = field(default_factory=list)
     absorbed: dict[LiveNode, dict[str, str]] = field(default_factory=dict)
     deferred: list[Deferred] = field(default_factory=list)
     slots: list[PendingSlot] = field(default_factory=list)
@@ -145,15 +147,18 @@ class _Matching:
     def _bind(self, node_id: int, live: LiveNode) -> None:
         found = self._found
         found.nodes[node_id] = live
-        if live in self.taken:
-            return  # an object is read once, from the first node that leads to it
+        first = live not in self.taken  # an object is read once, from the first node that leads to it
         self.taken.add(live)
         for attribute in self._nodes[node_id].attributes:
             leaves = [leaf for leaf in live.view.leaves if leaf.attribute == attribute.name]
             for leaf in leaves:
                 key = attribute.checkpoint_key + suffix_of(leaf)
-                found.values.append(Bound(key, live, leaf, node_id, attribute.is_optional))
-            if not leaves and not attribute.is_optional:
+                bound = Bound(key, live, leaf, node_id, attribute.is_optional)
+                if first:
+                    found.values.append(bound)
+                elif not self._live.is_mixed:  # in those TensorFlow's rule holds: the first, without a word
+                    found.second.append(bound)
+            if first and not leaves and not attribute.is_optional:
                 found.unused.append((node_id, attribute.name))
 
     def _absorb(self, node_id: int, live: LiveNode) -> None:

@@ -102,6 +102,7 @@ def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> Check
     states = {
         bound.node: (bound.key, binding.absorbed[bound.node]) for bound in values if bound.node in binding.absorbed
     }
+    wrong += _torn(stored, binding)
     if not wrong:
         wrong = [*_unfit_texts(stored, values, states, specs), *_unreplaceable(values)]
     if wrong:
@@ -133,6 +134,32 @@ def _check_keys(stored: StoredValues, binding: Binding, specs: Mapping[str, Tens
             Where(stored.prefix, missing[0]),
             f"the object graph names {len(missing)} tensors that are not in the checkpoint: {shown(missing, _SHOWN)}",
         )
+
+
+def _torn(stored: StoredValues, binding: Binding) -> Iterator[str]:
+    """Yield the objects that would get one of several stored values, which differ, and nobody could say which.
+
+    As after ``target = params``, saved when the two had drifted apart. TensorFlow takes the first without a word; so is done in
+    programs with TensorFlow's objects.
+    """
+    firsts = {(bound.node, bound.leaf.attribute): bound.key for bound in binding.values} if binding.second else {}
+    for bound in binding.second:
+        first = firsts.get((bound.node, bound.leaf.attribute))
+        if first is None or first == bound.key or not (first in stored and bound.key in stored):
+            continue
+        if not _equal(stored, first, bound.key):
+            yield f"{bound.node.label()}: one object here, two with different values in the file: {first!r}, {bound.key!r}"
+    binding.second.clear()  # they hold objects that may be replaced
+
+
+def _equal(stored: StoredValues, one: str, other: str) -> bool:
+    specs = stored.specs
+    if specs[one][:2] != specs[other][:2]:
+        return False
+    a, b = (stored.read_many([key])[key] for key in (one, other))
+    if a.dtype.kind == "O":
+        return bool((a == b).all())
+    return a.tobytes() == b.tobytes()
 
 
 def _unfit_texts(

@@ -161,3 +161,18 @@ def test_the_report_says_what_was_cast(tmp_path: Path) -> None:
     assert report.cast == 2 and report.largest_error_in == "(root).a"
     assert report.largest_error == abs(1.01 - float(np.float32(1.01)))
     assert "2 values cast, largest error" in str(report)
+
+
+def test_one_object_here_and_two_that_differ_in_the_file_is_an_error(tmp_path: Path) -> None:
+    """After ``target = params`` nobody could say which is meant; nothing is restored. Equal ones are no question."""
+    path = Checkpoint(params={"w": np.ones(2)}, target={"w": np.zeros(2)}).write(tmp_path / "ckpt")
+    same = {"w": np.full(2, 5.0)}
+
+    with pytest.raises(MismatchError) as caught:
+        Checkpoint(params=same, target=same).read(path)
+
+    assert caught.value.code == "training.mismatch" and "one object here, two" in caught.value.message
+    assert same["w"].tolist() == [5, 5]
+    equal = Checkpoint(params={"w": np.ones(2)}, target={"w": np.ones(2)}).write(tmp_path / "equal")
+    Checkpoint(params=same, target=same).read(equal).assert_consumed()
+    assert same["w"].tolist() == [1, 1]
