@@ -179,7 +179,7 @@ class _Matching:
             variable, optimizer = nodes.get(record.variable_id), nodes.get(record.optimizer_id)
             slots = None if optimizer is None else optimizer.view.slots
             value = None
-            if variable is not None and slots is not None:
+            if variable is not None and variable.view.leaves and slots is not None:
                 value = slots.get(variable.object, record.name)
                 if value is None:
                     value = slots.create(variable.object, record.name)

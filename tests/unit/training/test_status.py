@@ -272,3 +272,12 @@ def test_a_forgotten_optimizer_is_told_though_every_variable_is_bound(tmp_path: 
     path = trained().write(tmp_path / "ckpt")
     with pytest.warns(PartialRestoreWarning, match="the file has an optimizer, '\\(root\\).opt', and the program none"):
         trained(optimizer=False).read(path)
+
+
+def test_a_container_in_the_place_of_a_variable_gets_no_slots(tmp_path: Path) -> None:
+    """They wait; TensorFlow 2.21 ends in an AttributeError."""
+    first = Checkpoint(w=np.ones(2), opt=PlainOptimizer())
+    first.opt.make(first.w)
+    path = first.write(tmp_path / "ckpt")
+    status = Checkpoint(w=[np.zeros(2)], opt=PlainOptimizer()).read(path, partial=True)
+    assert status.report.waiting == 1
