@@ -13,6 +13,11 @@ CODES: dict[str, Code] = {
         "The part of the checkpoint that select names is not there.",
         "look at the names: openckpt tree {path}",
     ),
+    "training.torn": Code(
+        "error",
+        "The checkpoint has different values for what is one object in the program: target = params, before the two drift apart.",
+        "give each its own object (copy.deepcopy, jax.tree.map(jnp.copy, ...)), or take the first with partial=True",
+    ),
     "training.incomplete": Code(
         "error",
         "The program has values that the checkpoint does not have.",
@@ -102,5 +107,15 @@ CODES: dict[str, Code] = {
         "error",
         "There is no whole checkpoint of this path or number to be kept.",
         "openckpt find {path}",
+    ),
+    "training.no-variable": Code(
+        "error",
+        "A Saver keeps one value under one name; this object is made of several, or holds none.",
+        "give its variables one by one, or save the whole object with openckpt.Checkpoint",
+    ),
+    "training.missing-names": Code(
+        "error",
+        "Names of the program are not in the checkpoint: it was saved under other names, or by another program.",
+        "openckpt ls {path}",
     ),
 }

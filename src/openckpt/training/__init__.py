@@ -13,10 +13,12 @@ from openckpt.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from openckpt.training.background import SaveHandle
+    from openckpt.training.byname import NameBasedStatus
     from openckpt.training.checkpoint import Checkpoint
     from openckpt.training.manager import CheckpointManager
     from openckpt.training.report import RestoreReport
     from openckpt.training.retention import SavedStep
+    from openckpt.training.saver import Saver
     from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus
     from openckpt.training.trees import restore
 
@@ -25,9 +27,11 @@ _HOMES = {
     "CheckpointLoadStatus": "status",
     "CheckpointManager": "manager",
     "InitializationOnlyStatus": "status",
+    "NameBasedStatus": "byname",
     "RestoreReport": "report",
     "SaveHandle": "background",
     "SavedStep": "retention",
+    "Saver": "saver",
     "restore": "trees",
 }
 
@@ -36,9 +40,11 @@ __all__ = [
     "CheckpointLoadStatus",
     "CheckpointManager",
     "InitializationOnlyStatus",
+    "NameBasedStatus",
     "RestoreReport",
     "SaveHandle",
     "SavedStep",
+    "Saver",
     "restore",
 ]
 

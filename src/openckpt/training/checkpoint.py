@@ -17,6 +17,7 @@ from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
 from openckpt.training.background import SaveHandle, Saving, Turn
 from openckpt.training.binding import Binding, bind
+from openckpt.training.byname import NameBasedStatus, restore_by_name
 from openckpt.training.collecting import collection_held
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
 from openckpt.training.deferred import Claims, Deferral
@@ -27,7 +28,7 @@ from openckpt.training.restoring import assign_values, check_values, prove_value
 from openckpt.training.selecting import keep_part
 from openckpt.training.snapshot import HostBuffers, take_snapshot
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
-from openckpt.training.stored import graph_of
+from openckpt.training.stored import graph_of, has_graph
 from openckpt.training.tracking import Bare, Child, View
 from openckpt.writing import SavedPath, save
 from openckpt.writing.manifests import ManifestUpdate, only_manifest
@@ -400,11 +401,12 @@ class Checkpoint:
         select: str | None = None,
         partial: bool = False,
         cast: bool = False,
-    ) -> CheckpointLoadStatus | InitializationOnlyStatus:
+    ) -> CheckpointLoadStatus | NameBasedStatus | InitializationOnlyStatus:
         """Give the live objects their stored values, matched by name from the root; the save counter too. Waits for a save that
         is under way.
 
-        Everything is checked first - keys, types, shapes, checksums - and nothing assigned unless all of it holds.
+        Everything is checked first - keys, types, shapes, checksums - and nothing assigned unless all of it holds. A checkpoint
+        without an object graph (of a `Saver`, of `openckpt.save`) is matched by the names of variables (formats 6.9).
 
         Args:
             path: whatever `openckpt.open` takes; None restores nothing, as TensorFlow does.
@@ -434,7 +436,7 @@ class Checkpoint:
 
     def read(
         self, path: str | os.PathLike[str], *, select: str | None = None, partial: bool = False, cast: bool = False
-    ) -> CheckpointLoadStatus | InitializationOnlyStatus:
+    ) -> CheckpointLoadStatus | NameBasedStatus | InitializationOnlyStatus:
         """Restore as `restore` does, but make no save counter where there is none yet: the first save does, and goes on
         counting from the file's.
         """
@@ -448,12 +450,18 @@ class Checkpoint:
 
         return plan_restore(path, self._live(), cast=cast)
 
-    def _restore(self, path: str, select: str | None, *, partial: bool, cast: bool) -> CheckpointLoadStatus:
+    def _restore(
+        self, path: str, select: str | None, *, partial: bool, cast: bool
+    ) -> CheckpointLoadStatus | NameBasedStatus:
         from openckpt.opening import open
 
         self._say_unsaid()
         with ExitStack() as files:
             stored = files.enter_context(open(path))
+            if not has_graph(stored):
+                by_name = restore_by_name(stored, self._live, select=select, partial=partial, cast=cast)
+                self.restored_step = stored.step
+                return by_name
             live = self._live()
             with collection_held():
                 graph = graph_of(stored)

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
 
 
+def has_graph(stored: CheckpointReader) -> bool:
+    """Return whether an opened checkpoint was saved by objects, and not by names."""
+    return FULL_GRAPH_KEY in stored or stored.graph is not None
+
+
 def graph_of(stored: CheckpointReader) -> ObjectGraph:
     """Return the object graph of an opened checkpoint.
 

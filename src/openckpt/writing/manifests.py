@@ -101,17 +101,37 @@ def update_checkpoint_state(
     name = MANIFEST_NAME if latest_filename is None else latest_filename
     directory, newest = os.fsdecode(save_dir), os.fsdecode(model_checkpoint_path)
     directory = directory.rstrip("/") or directory[:1]
-    paths = list(map(os.fsdecode, all_model_checkpoint_paths or ()))
-    if not paths or paths[-1] != newest:
-        paths.append(newest)
-    times = tuple(float(at) for at in all_model_checkpoint_timestamps or ())
-    if times and len(times) != len(paths):
-        raise ValueError(f"{len(paths)} paths and {len(times)} timestamps: as many of each are needed")
     if os.path.abspath(os.path.join(directory, name)) == os.path.abspath(newest):
         raise ConflictError("writing.manifest-name", newest, "the checkpoint has the name of the manifest beside it")
-    written = [_as_entry(directory, path, relative=save_relative_paths) for path in paths]
-    manifest = Manifest(written[-1], tuple(written), times, float(last_preserved_timestamp or 0.0))
-    replace_manifest(directory, encode_manifest(manifest), name=name, durability=durability, store=store)
+    data = encode_checkpoint_state(
+        directory,
+        newest,
+        all_model_checkpoint_paths,
+        all_model_checkpoint_timestamps,
+        last_preserved_timestamp,
+        save_relative_paths=save_relative_paths,
+    )
+    replace_manifest(directory, data, name=name, durability=durability, store=store)
+
+
+def encode_checkpoint_state(
+    directory: str,
+    newest: str,
+    paths: Sequence[str | os.PathLike[str]] | None = None,
+    times: Sequence[float] | None = None,
+    last_preserved: float | None = None,
+    *,
+    save_relative_paths: bool,
+) -> bytes:
+    """Return the bytes that `update_checkpoint_state` writes for the same arguments; raises its ValueError."""
+    listed = list(map(os.fsdecode, paths or ()))
+    if not listed or listed[-1] != newest:
+        listed.append(newest)
+    at = tuple(map(float, times or ()))
+    if at and len(at) != len(listed):
+        raise ValueError(f"{len(listed)} paths and {len(at)} timestamps: as many of each are needed")
+    written = tuple(_as_entry(directory, path, relative=save_relative_paths) for path in listed)
+    return encode_manifest(Manifest(written[-1], written, at, float(last_preserved or 0.0)))
 
 
 def replace_manifest(

@@ -1,0 +1,228 @@
+"""Matching by name, for checkpoints without an object graph and for savers: one name per variable, and no structure (formats 6.9, 7.3).
+
+A variable is called what its framework calls it (``dense/kernel``, never ``dense/kernel:0``); one that has no name there, a NumPy
+array in a dict, is called by its way from the root, which is the same for programs that are built like their names.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING
+
+from openckpt.errors import (
+    CheckpointWarning,
+    MismatchError,
+    NotFoundError,
+    NotMatchedError,
+    PartialRestoreWarning,
+    UnsupportedError,
+    Where,
+    shown,
+)
+from openckpt.training.adapters.plain import as_child
+from openckpt.training.binding import Binding, Bound
+from openckpt.training.live import Identity, LiveGraph, LiveNode
+from openckpt.training.report import is_counter
+from openckpt.training.restoring import Checked, assign_values, check_values, prove_values, replace_objects
+from openckpt.training.tracking import VARIABLE_VALUE, Leaf, View
+
+if TYPE_CHECKING:
+    from openckpt.opening import CheckpointReader
+
+
+# -- a mapping of variables ----------------------------------------------------------------------------------------------
+
+
+def live_variables(variables: Mapping[str, object], path: str = "") -> LiveGraph:
+    """Return the live side of a mapping from name to variable, array or number.
+
+    Raises:
+        UnsupportedError: something in it is no one variable (``training.no-variable``), or cannot be saved at all.
+    """
+
+    def replace(new: Mapping[str, object]) -> object:
+        assert isinstance(variables, MutableMapping)
+        variables.update(new)
+        return variables
+
+    children = [as_child(name, value) for name, value in variables.items()]
+    live = LiveGraph(
+        variables, View("mapping", children, replace=replace if isinstance(variables, MutableMapping) else None)
+    )
+    for name, node, _ in live.nodes[0].children:
+        if node.view.children or [leaf.attribute for leaf in node.view.leaves] != [VARIABLE_VALUE]:
+            kind = type(variables[name]).__name__
+            raise UnsupportedError(
+                "training.no-variable", Where(path, name), f"a {kind} is saved by its parts, not under one name"
+            )
+    return live
+
+
+def named_leaves(live: LiveGraph) -> dict[str, tuple[LiveNode, Leaf]]:
+    """Return the variables of `live_variables` by name."""
+    return {name: (node, node.view.leaves[0]) for name, node, _ in live.nodes[0].children}
+
+
+def keys_by_full_name(stored: CheckpointReader) -> dict[str, str]:
+    """Return ``{full name: key}`` of an object-based checkpoint, {} of any other."""
+    graph = stored.graph
+    if graph is None:
+        return {}
+    attributes = [attribute for node in graph.nodes for attribute in node.attributes]
+    return {attribute.full_name: attribute.checkpoint_key for attribute in attributes if attribute.full_name}
+
+
+def keys_of_names(stored: CheckpointReader, names: Sequence[str]) -> dict[str, str]:
+    """Return under which key each name is stored: the name itself, or what the object graph says of it, with a warning.
+
+    Raises:
+        NotFoundError: some are not there; all of them are named (``training.missing-names``).
+    """
+    keys = {name: name for name in names if name in stored}
+    missing = [name for name in names if name not in keys]
+    if missing:
+        known = keys_by_full_name(stored)
+        mapped = {name: known[name] for name in missing if known.get(name, "") in stored}
+        missing = [name for name in missing if name not in mapped]
+        if mapped and not missing:
+            warnings.warn(
+                f"{stored.prefix}: an object-based checkpoint is restored by the names of its variables, which change with "
+                "the code; openckpt.Checkpoint restores it by structure",
+                CheckpointWarning,
+                stacklevel=4,
+            )
+        keys |= mapped
+    if missing:
+        raise NotFoundError(
+            "training.missing-names",
+            Where(stored.prefix, missing[0]),
+            f"{len(missing)} of {len(names)} names are not in the checkpoint: {shown(missing, 8)}; nothing was restored",
+        )
+    return keys
+
+
+def restore_bound(stored: CheckpointReader, live: LiveGraph, values: list[Bound], *, cast: bool) -> Checked:
+    """Check, prove and assign values; nothing is assigned unless all of them fit and have their checksum. Raises as these do."""
+    checked = check_values(stored, Binding(values=values), cast=cast)
+    prove_values(stored, checked)
+    changed = assign_values(stored, checked)
+    live.settle(replace_objects(live, changed))
+    return checked
+
+
+# -- programs and checkpoints without a graph ------------------------------------------------------------------------------
+
+
+def restore_by_name(
+    stored: CheckpointReader, walk: Callable[[], LiveGraph], *, select: str | None, partial: bool, cast: bool
+) -> NameBasedStatus:
+    """Restore a program from a checkpoint that has no object graph.
+
+    Args:
+        stored: opened.
+        walk: returns the program as it is now.
+        select: only what lies below this way from the root.
+        partial: allow that nothing, or not everything, is found.
+        cast: restore floats of other widths.
+
+    Raises:
+        MismatchError: no name of the program is in the file (``training.nothing-matched``), or values do not fit.
+    """
+    live = walk()
+    wanted = {node: _name(node) for node in live.holders() if _is_below(node, select) and not is_counter(node)}
+    found = [
+        Bound(name, node, leaf, 0)
+        for node, name in wanted.items()
+        for leaf in node.view.leaves
+        if leaf.attribute == VARIABLE_VALUE and name in stored
+    ]
+    counters = [node for node in live.holders() if is_counter(node) and _name(node) in stored]
+    found += [Bound(_name(node), node, node.view.leaves[0], 0) for node in counters]
+    bound = {value.node for value in found}
+    missing = {node: name for node, name in wanted.items() if node not in bound}
+    if wanted and len(missing) == len(wanted) and not partial:
+        raise MismatchError(
+            "training.nothing-matched",
+            stored.prefix,
+            f"this checkpoint has names and no object graph, and none of the program's {len(wanted)} names, so nothing was "
+            "restored",
+            expected=f"names such as {shown(list(missing.values()))}",
+            found=shown(list(stored.specs)),
+        )
+    restored = {node.identity() for node in restore_bound(stored, live, found, cast=cast).nodes()}
+    status = NameBasedStatus(stored.prefix, sorted(missing.values()), walk, restored, live.keep(), len(wanted))
+    if missing and not partial:
+        warnings.warn(str(status), PartialRestoreWarning, stacklevel=5)
+    return status
+
+
+def _name(node: LiveNode) -> str:
+    leaf = node.leaf(VARIABLE_VALUE)
+    return (leaf.full_name if leaf is not None else "") or "/".join(node.path()) or node.label()
+
+
+def _is_below(node: LiveNode, select: str | None) -> bool:
+    if not select:
+        return True
+    way = select.split("/")
+    return node.path()[: len(way)] == way
+
+
+class NameBasedStatus:
+    """The outcome of a restore by name, TensorFlow's ``NameBasedSaverStatus`` (formats 6.9).
+
+    Every ``assert_*`` returns the status itself or raises `NotMatchedError`. Stored tensors that nobody asked for are not noticed.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        missing: Sequence[str],
+        walk: Callable[[], LiveGraph],
+        restored: set[Identity],
+        keep: list[object],
+        wanted: int,
+    ) -> None:
+        self.path = path
+        self.missing = tuple(missing)
+        """names of variables of the program that the checkpoint does not have"""
+        self._walk, self._restored, self._keep, self._wanted = walk, restored, keep, wanted
+
+    def __str__(self) -> str:
+        text = f"{self.path}: bound {self._wanted - len(self.missing)} of {self._wanted} variables by their names"
+        return f"{text}; not in the file: {shown(self.missing, 8)}" if self.missing else text
+
+    def assert_consumed(self) -> NameBasedStatus:
+        """Raise unless every variable of the program, those made since too, has got its value."""
+        if self.missing:
+            raise self._failure(f"names that the checkpoint does not have: {shown(self.missing, 8)}")
+        live = self._walk()
+        late = [n.label() for n in live.holders() if not is_counter(n) and n.identity() not in self._restored]
+        live.release()
+        if late:
+            raise self._failure(f"objects of the program that got no value: {shown(late, 8)}")
+        return self
+
+    def assert_existing_objects_matched(self) -> NameBasedStatus:
+        """As `assert_consumed`."""
+        return self.assert_consumed()
+
+    def assert_nontrivial_match(self) -> NameBasedStatus:
+        """As `assert_consumed`."""
+        return self.assert_consumed()
+
+    def expect_partial(self) -> NameBasedStatus:
+        """Nothing more will be said."""
+        return self
+
+    def run_restore_ops(self, session: object = None) -> NameBasedStatus:
+        """Values are assigned at once: nothing to do."""
+        return self
+
+    def initialize_or_restore(self, session: object = None) -> NameBasedStatus:
+        """Values are assigned at once: nothing to do."""
+        return self
+
+    def _failure(self, message: str) -> NotMatchedError:
+        return NotMatchedError("training.not-matched", self.path, message)
