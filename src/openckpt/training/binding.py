@@ -156,7 +156,7 @@ class _Matching:
                 bound = Bound(key, live, leaf, node_id, attribute.is_optional)
                 if first:
                     found.values.append(bound)
-                elif not self._live.is_mixed:  # in those TensorFlow's rule holds: the first, without a word
+                elif not self._live.is_mixed:  # those are TensorFlow's, which says nothing
                     found.second.append(bound)
             if first and not leaves and not attribute.is_optional:
                 found.unused.append((node_id, attribute.name))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
-from openckpt.errors import ConflictError, MismatchError, shown
+from openckpt.errors import ConflictError, MismatchError, PartialRestoreWarning, shown
 from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
@@ -474,6 +475,8 @@ class Checkpoint:
                 if variables and not partial and checked.nodes().isdisjoint(variables):
                     raise _nothing_matched(stored, graph, live, len(variables))
                 specs = _specs_of_unresolved(stored, graph, binding)
+            if checked.torn and not partial:
+                warnings.warn(f"{stored.prefix}: {'; '.join(checked.torn[:4])}", PartialRestoreWarning, stacklevel=3)
             prove_values(stored, checked)
             changed = assign_values(stored, checked)
             self.restored_step = stored.step

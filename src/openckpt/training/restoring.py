@@ -66,12 +66,14 @@ class Checked(NamedTuple):
         states: objects whose state is one piece -> ``(its key, the keys of its arrays by name)``.
         specs: of every key in these two.
         casts: what `assign_values` has cast; None where nothing may be.
+        torn: what gets one of several stored values that differ, with their keys.
     """
 
     values: list[Bound]
     states: dict[LiveNode, tuple[str, dict[str, str]]]
     specs: Mapping[str, TensorSpec]
     casts: Casts | None
+    torn: list[str]
 
     def nodes(self) -> set[LiveNode]:
         """Return the live objects that get values."""
@@ -102,7 +104,6 @@ def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> Check
     states = {
         bound.node: (bound.key, binding.absorbed[bound.node]) for bound in values if bound.node in binding.absorbed
     }
-    wrong += _torn(stored, binding)
     if not wrong:
         wrong = [*_unfit_texts(stored, values, states, specs), *_unreplaceable(values)]
     if wrong:
@@ -113,7 +114,13 @@ def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> Check
             f"{len(wrong)} of {len(values)} stored values do not fit the program, so nothing was restored: "
             f"{'; '.join(wrong[:_SHOWN])}{more}",
         )
-    return Checked([bound for bound in values if bound.node not in states], states, specs, Casts() if cast else None)
+    return Checked(
+        [bound for bound in values if bound.node not in states],
+        states,
+        specs,
+        Casts() if cast else None,
+        list(_torn(stored, binding)),
+    )
 
 
 def _specs_of(stored: StoredValues, binding: Binding) -> Mapping[str, TensorSpec]:
@@ -137,10 +144,9 @@ def _check_keys(stored: StoredValues, binding: Binding, specs: Mapping[str, Tens
 
 
 def _torn(stored: StoredValues, binding: Binding) -> Iterator[str]:
-    """Yield the objects that would get one of several stored values, which differ, and nobody could say which.
+    """Yield the objects for which the file has several values that differ: they get the first, as in TensorFlow.
 
-    As after ``target = params``, saved when the two had drifted apart. TensorFlow takes the first without a word; so is done in
-    programs with TensorFlow's objects.
+    So it is after ``target = params``, saved when the two had drifted apart, and restored into a program where they have not yet.
     """
     firsts = {(bound.node, bound.leaf.attribute): bound.key for bound in binding.values} if binding.second else {}
     for bound in binding.second:
@@ -148,7 +154,7 @@ def _torn(stored: StoredValues, binding: Binding) -> Iterator[str]:
         if first is None or first == bound.key or not (first in stored and bound.key in stored):
             continue
         if not _equal(stored, first, bound.key):
-            yield f"{bound.node.label()}: one object here, two with different values in the file: {first!r}, {bound.key!r}"
+            yield f"{bound.node.label()} is one object here and two that differ in the file: {first!r}, {bound.key!r}"
     binding.second.clear()  # they hold objects that may be replaced
 
 

@@ -66,6 +66,8 @@ def restore(
             binding = bind(graph, live)
         checked = check_values(stored, binding, cast=cast)
         variables = variables_of(live)
+        if checked.torn and not partial:
+            raise MismatchError("training.torn", stored.prefix, f"nothing was restored: {shown(checked.torn, 4)}")
         without = [node.label() for node in variables if node not in checked.nodes()]
         if without and not partial:
             raise MismatchError(
