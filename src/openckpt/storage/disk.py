@@ -12,6 +12,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -191,8 +192,13 @@ class Disk(LocalStore):
             except BlockingIOError:
                 os.close(number)
                 return None
-            except BaseException:
+            except BaseException as error:
                 os.close(number)
+                if isinstance(error, OSError) and error.errno in _UNSUPPORTED:
+                    with suppress(FileNotFoundError):
+                        os.unlink(path)  # nobody can have locked it either
+                    reason = f"{error.strerror}: this file system has no flock, and without it two writers could mix"
+                    raise OSError(error.errno, f"{reason}; save elsewhere, or mount it with locks", path) from None
                 raise
             os.close(number)
 

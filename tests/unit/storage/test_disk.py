@@ -160,6 +160,24 @@ def test_a_lock_on_a_name_that_is_gone_is_none(path: str, monkeypatch: pytest.Mo
     DISK.close(lock)
 
 
+@pytest.mark.parametrize(("number", "left"), [(errno.ENOSYS, []), (errno.ENOTSUP, []), (errno.ENOLCK, ["x.lock"])])
+def test_without_locks_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, left: list[str]
+) -> None:
+    """The error says what the file system lacks; where locks ran out for a moment, somebody else may hold this one."""
+    import fcntl
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError) as caught:
+        DISK.try_lock(str(tmp_path / "x.lock"))
+    assert caught.value.errno == number
+    assert ("flock" in str(caught.value)) == (not left)
+    assert [path.name for path in tmp_path.iterdir()] == left
+
+
 def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:
     """It could be anybody's file."""
     (tmp_path / "precious").write_text("x")
