@@ -42,6 +42,7 @@ _HOMES = {
     "NotMatchedError": "errors",
     "PartialRestoreWarning": "errors",
     "PathNotFoundError": "errors",
+    "Preemption": "training",
     "Report": "doctor",
     "RestoreReport": "training",
     "SaveHandle": "training",
@@ -68,6 +69,7 @@ _HOMES = {
     "part_prefix": "writing",
     "restore": "training",
     "save": "writing",
+    "save_on_preemption": "training",
     "update_checkpoint_state": "writing",
 }
 
@@ -95,6 +97,7 @@ __all__ = [
     "NotMatchedError",
     "PartialRestoreWarning",
     "PathNotFoundError",
+    "Preemption",
     "Report",
     "RestoreReport",
     "SaveHandle",
@@ -122,6 +125,7 @@ __all__ = [
     "part_prefix",
     "restore",
     "save",
+    "save_on_preemption",
     "update_checkpoint_state",
 ]
 
@@ -164,9 +168,11 @@ if TYPE_CHECKING:
         Checkpoint,
         CheckpointLoadStatus,
         InitializationOnlyStatus,
+        Preemption,
         RestoreReport,
         SaveHandle,
         restore,
+        save_on_preemption,
     )
     from openckpt.writing import (
         ByGroup,

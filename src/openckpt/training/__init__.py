@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from openckpt.training.byname import NameBasedStatus
     from openckpt.training.checkpoint import Checkpoint
     from openckpt.training.manager import CheckpointManager
+    from openckpt.training.preemption import Preemption, save_on_preemption
     from openckpt.training.report import RestoreReport
     from openckpt.training.retention import SavedStep
     from openckpt.training.saver import Saver
@@ -28,11 +29,13 @@ _HOMES = {
     "CheckpointManager": "manager",
     "InitializationOnlyStatus": "status",
     "NameBasedStatus": "byname",
+    "Preemption": "preemption",
     "RestoreReport": "report",
     "SaveHandle": "background",
     "SavedStep": "retention",
     "Saver": "saver",
     "restore": "trees",
+    "save_on_preemption": "preemption",
 }
 
 __all__ = [
@@ -41,11 +44,13 @@ __all__ = [
     "CheckpointManager",
     "InitializationOnlyStatus",
     "NameBasedStatus",
+    "Preemption",
     "RestoreReport",
     "SaveHandle",
     "SavedStep",
     "Saver",
     "restore",
+    "save_on_preemption",
 ]
 
 __getattr__ = lazy_attributes(__name__, _HOMES)

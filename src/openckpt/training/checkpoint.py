@@ -69,6 +69,7 @@ class Checkpoint:
         """of restores whose values wait for something, the newest last"""
         self._claims, self._restores = Claims(), 0
         self._saving, self._turn, self._buffers = Saving(), Turn(), HostBuffers()
+        self._saves = 0
         self.restored_step: int | None = None
         """the number of the checkpoint that was restored last"""
         self._root_view()  # raises what is wrong with the names
@@ -342,6 +343,7 @@ class Checkpoint:
             store=store,
         )
         self._written.add(path)
+        self._saves += 1
         return saved
 
     def _put_numbered(self, path: str, values: Mapping[str, Any], **options: Any) -> SavedPath:

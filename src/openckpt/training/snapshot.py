@@ -1,8 +1,8 @@
 """Values as they are now: copied to the host, so that a save can go on while the program changes them.
 
 Every array is copied, JAX's too: it cannot be changed, but a step may *donate* it, and its memory then holds something else. Text
-and numbers are values already. The memory is kept for the next save, which is then no more than a copy - asking the system
-for new memory takes three times as long - and it is all that a save takes beyond the program's own: one copy of the state.
+and numbers are values already. The memory is kept for the next save, which then waits for no new pages of the system, and it is
+all that a save takes beyond the program's own: one copy of the state.
 """
 
 from __future__ import annotations
