@@ -14,7 +14,7 @@ import openckpt
 from fault.judging import ABSENT, ANYTHING, Expected, Judge, state_of
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
-from openckpt.testing import Cut, FaultyFS, PowerLossFS
+from openckpt.testing import CallFS, Cut, FaultyFS, PowerLossFS
 from openckpt.testing.record import Change
 from openckpt.writing import ByGroup
 
@@ -233,6 +233,17 @@ def drawn_history(seed: int) -> History:
     return History(f"drawn-{seed}", saves)
 
 
+def dead_switcher() -> History:
+    """Return a history in which a writer dies between the rename of its index and the sync of it, and another one sweeps."""
+    first, second = Save("run/x", 15), Save("run/x", 16, overwrite=True, groups=2)
+    fs = PowerLossFS()
+    first.run(fs)
+    counting = CallFS(fs)
+    second.run(counting)
+    switch = next(call.number for call in counting.calls if call.name == "rename" and call.detail == "-> run/x.index")
+    return History("dead-switcher", [first, replace(second, dies_at=switch + 1), Save("run/y", 17)])
+
+
 Make = Callable[[], History]
 
 PLAIN: dict[str, Make] = {
@@ -249,6 +260,7 @@ PLAIN: dict[str, Make] = {
             Save("run/x", 7, overwrite=True, manifest=True),
         ],
     ),
+    "dead-switcher": dead_switcher,
     "merge": lambda: History("merge", merge_of("run/x", 12, 2, manifest=True)),
     "merge-over": lambda: History("merge-over", [Save("run/x", 13), *merge_of("run/x", 14, 3, overwrite=True)]),
     "dead-maker": lambda: History(

@@ -89,7 +89,16 @@ def test_after_a_power_cut_the_next_save_succeeds_and_sweeps(report: Report) -> 
 
 # ---------------------------------------------------------------------------------------------------------- barriers
 
-ESSENTIAL = ("one-shard", "four-shards", "manifest", "overwrite-alone", "dead-maker", "merge", "merge-over")
+ESSENTIAL = (
+    "one-shard",
+    "four-shards",
+    "manifest",
+    "overwrite-alone",
+    "dead-maker",
+    "dead-switcher",
+    "merge",
+    "merge-over",
+)
 """Histories in which every sync is needed. Not "overwrite": where the manifest names the overwritten prefix already, the sync
 behind the manifest does for the switch as well."""
 
@@ -227,6 +236,19 @@ def test_every_order_is_needed_and_its_loss_is_noticed(report: Report) -> None:
         count = broken_without(history, change(history.fs.changes))
         assert count, f"nothing breaks when {name}"
         report(f"barrier out - {name}: {count} images broken")
+
+
+def test_a_sweep_removes_no_data_that_may_still_be_needed() -> None:
+    """A writer dies at any call of an overwrite; the next save in the directory sweeps, and the power goes at any moment."""
+    first, second = Save("run/x", 1), Save("run/x", 2, overwrite=True, groups=2)
+    for dies_at in range(1, 60):
+        history = History(f"dies-at-{dies_at}", [first, replace(second, dies_at=dies_at), Save("run/y", 3)])
+        tally = Tally(set(), [])
+        judge(history, tally, limit=16)
+        assert not tally.broken, tally.broken[0]
+        if "died in 2" not in history.expected:
+            break
+    assert dies_at > 30
 
 
 def test_without_syncs_a_power_cut_breaks_what_a_kill_does_not(report: Report) -> None:
