@@ -233,7 +233,7 @@ class _NewSlot:
 
     def __init__(self, optimizer: Any, group: Mapping[str, Any], parameter: Any, name: str) -> None:
         self._optimizer, self._group, self._parameter, self._name = optimizer, group, parameter, name
-        self._new: Any = None
+        self._new: TensorLeaf | None = None
         self._stored: TensorSpec | None = None
 
     def __openckpt_view__(self) -> View:
@@ -254,12 +254,13 @@ class _NewSlot:
 
     def buffer(self) -> Array | None:
         """Make the tensor, and return its memory."""
-        self._new = self._make()
-        return TensorLeaf(self._new).buffer()
+        self._new = TensorLeaf(self._make())
+        return self._new.buffer()
 
     def assign(self, value: Array) -> object:
         """Give it to the optimizer."""
-        new = TensorLeaf(self._new).assign(value)
+        assert self._new is not None
+        new = self._new.assign(value)
         self._optimizer.state[self._parameter][self._name] = new
         return new
 

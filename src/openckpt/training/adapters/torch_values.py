@@ -104,7 +104,7 @@ def _overlaps(tensor: Any) -> bool:
 class TensorLeaf:
     """A tensor: restored in place, so that whatever else refers to it sees the new values."""
 
-    __slots__ = ("_new", "_tensor")
+    __slots__ = ("_lent", "_new", "_tensor")
 
     attribute = VARIABLE_VALUE
     full_name = ""
@@ -113,6 +113,7 @@ class TensorLeaf:
     def __init__(self, tensor: Any) -> None:
         self._tensor = tensor
         self._new: Any = None  # the memory that a meta tensor gets
+        self._lent: Array | None = None
 
     @property
     def is_to_come(self) -> bool:
@@ -144,27 +145,25 @@ class TensorLeaf:
             return None
         if is_meta(tensor):
             self._new = tensor = torch.empty(tensor.shape, dtype=tensor.dtype)
-        return to_array(tensor) if _has_own_memory(tensor) else None
+        self._lent = to_array(tensor) if _has_own_memory(tensor) else None
+        return self._lent
 
     def assign(self, value: Array) -> object:
         """Give the tensor its values; it stays the same object wherever torch allows that."""
         tensor = self._tensor
+        in_place = value is self._lent
         if torch.nn.parameter.is_lazy(tensor):
             tensor.materialize(value.shape)
-        with (
-            torch.inference_mode(tensor.is_inference()),
-            torch.no_grad(),
-        ):  # in this order: the first turns gradients on
-            if is_meta(tensor):
-                given = self._new is not None and value.ctypes.data == self._new.data_ptr()
-                return _filled(tensor, self._new if given else from_array(value))
-            if _overlaps(tensor):
-                return _filled(tensor, from_array(value))
-            if _has_own_memory(tensor) and value.ctypes.data == tensor.data_ptr():
-                if not tensor.is_inference():
-                    torch.autograd.graph.increment_version(tensor)  # a graph that saved the old values says so
-            else:
-                tensor.copy_(lent(value))
+        elif is_meta(tensor):
+            return _filled(tensor, self._new if in_place else from_array(value))
+        elif in_place:
+            if not tensor.is_inference():
+                torch.autograd.graph.increment_version(tensor)  # a graph that saved the old values says so
+            return tensor
+        elif _overlaps(tensor):
+            return _filled(tensor, from_array(value))
+        with torch.inference_mode(tensor.is_inference()), torch.no_grad():  # so nested: the first turns gradients on
+            tensor.copy_(lent(value))
         return tensor
 
 
