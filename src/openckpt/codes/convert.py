@@ -10,7 +10,8 @@ CODES: dict[str, Code] = {
     ),
     "convert.same": Code(
         "error",
-        "Source and target are the same checkpoint. A conversion only writes new files, so that nothing is lost when it fails.",
+        "A file of the source, perhaps under another name, is one that the target would take the place of. A conversion never "
+        "replaces what it reads, so that nothing is lost.",
         "choose another name for the target",
     ),
     "convert.exists": Code(

@@ -17,6 +17,7 @@ from openckpt.conversion.moving import DEFAULT_MEMORY, LEAST_MEMORY, measure, mo
 from openckpt.conversion.outputs import FILLERS, CheckpointOutput, FileOutput, Output
 from openckpt.conversion.planning import plan_conversion
 from openckpt.conversion.proving import open_output, prove
+from openckpt.conversion.replacing import refuse_directory, refuse_source
 from openckpt.conversion.result import Conversion, TargetFormat
 from openckpt.conversion.targets import PREFIXES, choose_format, prefix_of_target
 from openckpt.errors import ConflictError, UnsupportedError
@@ -137,7 +138,9 @@ def _run(job: Job, *, verify: bool) -> Conversion:
             durability = secure(job, files)
             return _result(replace(job, casting=casting), files, (), already=True, verified=True, durability=durability)
     else:
-        _refuse_directory(job)
+        refuse_directory(job)
+        if job.overwrite:
+            refuse_source(job)
     crcs: dict[str, int] = {}
     with _output(job) as output:
         rows = {row.key: row for row in job.plan.rows}
@@ -164,25 +167,14 @@ def _look_at_target(job: Job, casting: Casting) -> tuple[str, ...] | None:
     """
     present = job.store.stat(job.face)
     if present is not None and present.kind == "dir":
-        _refuse_directory(job)
+        refuse_directory(job)
     files = find_finished(job, casting)
     if files is not None or present is None:
         return files
-    sources = [job.store.stat(path) for path in job.ckpt.files]
-    if present.identity in [stat.identity for stat in sources if stat is not None]:
-        raise ConflictError("convert.same", job.target, "this is the source itself")
+    refuse_source(job)
     if not job.overwrite:
         raise ConflictError("convert.exists", job.target, "something else is there already")
     return None
-
-
-def _refuse_directory(job: Job) -> None:
-    """Raise UnsupportedError (``convert.target``) where the target is a directory: beside it would be a file that opens as it."""
-    present = job.store.stat(job.target)
-    if present is not None and present.kind == "dir":
-        name = {"hdf5": "model.h5", "npz": "model.npz", "safetensors": "model.safetensors"}.get(job.to, "model")
-        fix = f"name what to write in it: {job.store.join(job.target, name)}"
-        raise UnsupportedError("convert.target", job.target, "this is a directory", fix=fix)
 
 
 def _output(job: Job) -> Output:

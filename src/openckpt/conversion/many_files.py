@@ -11,6 +11,7 @@ any other is in the way. To replace a checkpoint, the new files get names that t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -184,7 +185,9 @@ class ManyFilesOutput:
         if error is None:
             try:
                 self._commit.switch(self._commit.put(self._index()), self._name)
-                self._commit.retire(name for name in self._old if name not in self._names)
+                self._commit.retire(
+                    name for name in self._old if name not in self._names and is_file_of(self._stem, name)
+                )
             except BaseException as failure:
                 self._commit.__exit__(type(failure), failure, failure.__traceback__)
                 raise
@@ -197,6 +200,11 @@ class ManyFilesOutput:
         weight_map = {name: self._names[number] for name, number in sorted(self._map.items())}
         document = {"metadata": {"total_size": total}, "weight_map": weight_map}
         return json.dumps(document, indent=2).encode("ascii") + b"\n"
+
+
+def is_file_of(stem: str, name: str) -> bool:
+    """Return whether a file is called after an index: an index may name any file, a stranger's also anybody's."""
+    return re.fullmatch(rf"{re.escape(stem)}(\.\d+)?-\d{{5,}}-of-\d{{5,}}{re.escape(SUFFIX)}", name) is not None
 
 
 def _names(stem: str, attempt: int, count: int) -> list[str]:

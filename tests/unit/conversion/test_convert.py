@@ -302,6 +302,20 @@ def test_the_source_itself_is_no_target(tmp_path: Path, small: str) -> None:
     assert openckpt.convert(small, small).already  # it is what would have been written
 
 
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("link", ["symbolic", "hard"])
+def test_a_data_file_under_another_name_is_the_source_too(tmp_path: Path, index: bool, link: str) -> None:
+    """The checkpoint whose data file it is may not be replaced by what is read from it."""
+    prefix = save_tree(tmp_path / "ckpt", {"w": ("float32", numbers("float32", (4,)))})
+    data = Path(f"{prefix}.data-00000-of-00001")
+    name = tmp_path / "name.safetensors"
+    name.symlink_to(data) if link == "symbolic" else name.hardlink_to(data)
+    if not index:
+        os.remove(f"{prefix}.index")
+    assert refusal(str(name), prefix, cast="float16", overwrite=True).code == "convert.same"
+    assert openckpt.open(name).specs["w"].dtype == "float32"
+
+
 @pytest.mark.parametrize("target", ["x.keras", "x.pt", "x.tar.gz", "x.json", "dir/", "."])
 def test_a_target_that_says_nothing_sensible_is_refused(tmp_path: Path, small: str, target: str) -> None:
     """A suffix is a promise."""

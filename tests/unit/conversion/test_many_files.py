@@ -148,3 +148,40 @@ def test_keys_that_need_other_names_may_not_meet(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     openckpt.convert(source, tmp_path / "out" / "m.safetensors")
     assert differences(tmp_path / "out" / "m.safetensors", tree) == []
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "precious.safetensors", "m.safetensors", "m-1-of-2.safetensors"])
+def test_an_index_cannot_have_foreign_files_removed(tmp_path: Path, source: str, name: str) -> None:
+    """Replacing a checkpoint takes what is called after its index, whatever else a stranger's index names."""
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / name).write_bytes(b"somebody's")
+    (folder / "m.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"w": name}}))
+    done = convert(source, folder / "m.safetensors.index.json", overwrite=True)
+    assert (folder / name).read_bytes() == b"somebody's"
+    assert names(folder) == {name, *(Path(path).name for path in done.files)}
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_file_of_the_target_is_no_source(tmp_path: Path, source: str, index: bool, number: int) -> None:
+    """One file of what would be replaced would be gone when its tensors are cast, and the others with it."""
+    done = convert(source, tmp_path / "out" / "m.safetensors")
+    if not index:
+        Path(done.target).unlink()
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(CheckpointError) as caught:
+        convert(done.files[number], Path(done.target), cast="float16", overwrite=True, max_shard_size=None)
+    assert caught.value.code == "convert.same"
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_the_directory_of_the_program_is_looked_at_too(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A target without a directory in its name."""
+    monkeypatch.chdir(tmp_path)
+    done = convert(source, Path("m.safetensors"))
+    with pytest.raises(CheckpointError) as caught:
+        convert(done.files[1], Path("m.safetensors"), cast="float16", overwrite=True)
+    assert caught.value.code == "convert.same"
