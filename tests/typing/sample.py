@@ -67,6 +67,16 @@ reveal_type(converted.casts[0].largest_error)  # -> float
 openckpt.convert("run", "x", to="hdf5", cast={"float32": "float16"}, max_memory=1 << 26, overwrite=True, verify=False)
 openckpt.save("run/groups", tensors, sharding=openckpt.ByGroup(lambda key, spec: (key[0], spec.dtype)))
 
+manager = openckpt.CheckpointManager(openckpt.Checkpoint(w=tensors), Path("run"), 3, best="loss", keep_every_n_steps=100)
+reveal_type(manager.restore_or_initialize())  # -> str | None
+reveal_type(manager.save(7, metrics={"loss": np.float32(1)}))  # -> openckpt.writing.result.SavedPath | None
+reveal_type(manager.save(blocking=False))  # -> openckpt.training.background.SaveHandle | None
+reveal_type(manager.steps[0].metrics["loss"])  # -> float
+saver = openckpt.Saver({"w": tensors["w"]}, max_to_keep=None)
+reveal_type(saver.save("run/model", global_step=3))  # -> openckpt.writing.result.SavedPath
+openckpt.init_from_checkpoint("run", {"w": tensors["w"], "scope/": "other/"}, {"other/w": np.ones(2)})
+reveal_type(openckpt.remove_checkpoint("run/model-3"))  # -> bool
+
 try:
     openckpt.open("nowhere")
 except openckpt.CorruptionError as error:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from openckpt.training.saver import Saver
     from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus
     from openckpt.training.trees import restore
+    from openckpt.training.warmstart import init_from_checkpoint
 
 _HOMES = {
     "Checkpoint": "checkpoint",
@@ -34,6 +35,7 @@ _HOMES = {
     "SaveHandle": "background",
     "SavedStep": "retention",
     "Saver": "saver",
+    "init_from_checkpoint": "warmstart",
     "restore": "trees",
     "save_on_preemption": "preemption",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "SaveHandle",
     "SavedStep",
     "Saver",
+    "init_from_checkpoint",
     "restore",
     "save_on_preemption",
 ]

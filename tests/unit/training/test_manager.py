@@ -507,3 +507,40 @@ def test_the_clock_may_do_anything(tmp_path: Path, values: tuple[float, ...]) ->
     assert names(second.checkpoints) == ["ckpt-5", "ckpt-6"]
     assert set(steps_on_disk(tmp_path)) >= {"ckpt-5", "ckpt-6"}
     assert not {"ckpt-1", "ckpt-4"} & set(steps_on_disk(tmp_path))
+
+
+# -- in the background ----------------------------------------------------------------------------------------------------------
+
+
+def test_saves_in_the_background_are_listed_and_swept_there(tmp_path: Path) -> None:
+    """The values are those of the call; the lists are right once it is waited for, and a restore waits itself."""
+    manager = manager_of(tmp_path, 2)
+    for value in (1.0, 2.0, 3.0):
+        manager.checkpoint.w[:] = value
+        handle = manager.save(blocking=False, metrics={"loss": value})
+        assert handle is not None
+        manager.checkpoint.w[:] = -1.0
+    assert manager.restore_or_initialize() == handle.result() == manager.latest_checkpoint
+    assert manager.checkpoint.w.tolist() == [3.0] * 3
+    assert names(manager.checkpoints) == steps_on_disk(tmp_path) == ["ckpt-2", "ckpt-3"]
+    manager.sync()
+
+
+def test_a_failure_in_the_background_is_raised_by_the_next_save(tmp_path: Path) -> None:
+    """Its number is not used again, and the run goes on behind it."""
+    manager = manager_of(tmp_path, 2)
+    manager.save()
+    (tmp_path / "ckpt-2.index").mkdir()
+    manager.save(blocking=False)
+    with pytest.raises((OSError, openckpt.CheckpointError)):
+        manager.save()
+    assert names(manager.checkpoints) == ["ckpt-1"]
+    assert manager.save() == str(tmp_path / "ckpt-3")
+
+
+def test_other_processes_get_a_handle_that_is_done(tmp_path: Path) -> None:
+    """Of the same path."""
+    other = manager_of(tmp_path, 1, is_primary=False)
+    handle = other.save(blocking=False)
+    assert handle is not None and handle.done and handle.result() == str(tmp_path / "ckpt-1")
+    assert list(tmp_path.iterdir()) == []
