@@ -383,3 +383,31 @@ def test_nnx_metrics_come_back(jnp: Any, nnx: Any, tmp_path: Path) -> None:
     Checkpoint(metrics=other).read(path).assert_consumed()
 
     assert other.compute()["loss"] == 1.5
+
+
+def test_a_module_that_is_no_pytree_keeps_its_state(jnp: Any, nnx: Any, tmp_path: Path) -> None:
+    """nnx does not say then what is state; Variables and modules are, in lists too, and sizes are not."""
+
+    class Plain(nnx.Module, pytree=False):  # type: ignore[misc,name-defined]
+        def __init__(self, seed: int) -> None:
+            rngs = nnx.Rngs(seed)
+            self.first, self.more, self.size = nnx.Linear(2, 2, rngs=rngs), [nnx.Linear(2, 2, rngs=rngs)], 3
+
+    saved, live = Plain(0), Plain(1)
+    path = Checkpoint(model=saved).write(tmp_path / "ckpt")
+    Checkpoint(model=live).read(path).assert_consumed()
+
+    assert keys_of(path) == {f"model/{part}/{name}" for part in ("first", "more/0") for name in ("kernel", "bias")}
+    assert jnp.array_equal(live.more[0].kernel[...], saved.more[0].kernel[...])
+
+
+def test_a_ref_is_restored_in_place(jax: Any, jnp: Any, tmp_path: Path) -> None:
+    """The one array of JAX that can be changed."""
+    if not hasattr(jax, "new_ref"):
+        pytest.skip("this JAX has no Ref")
+    path = Checkpoint(r=jax.new_ref(jnp.array(np.float32([1, 2])))).write(tmp_path / "ckpt")
+    ref = jax.new_ref(jnp.array(np.zeros(2, np.float32)))
+
+    Checkpoint(r=ref).read(path).assert_consumed()
+
+    assert ref[...].tolist() == [1, 2]

@@ -177,6 +177,31 @@ def test_a_lazy_module_gets_its_shape_from_the_file(torch: Any, tmp_path: Path) 
     assert optimizer.param_groups[0]["params"][0] is model[0].weight
 
 
+@pytest.mark.parametrize("kind", ["lstm", "attention", "weight_norm", "spectral_norm", "average"])
+def test_modules_of_every_kind_come_back(torch: Any, tmp_path: Path, kind: str) -> None:
+    """Also those with parametrizations, flat weights and counters; into memory and into meta models."""
+    nn = torch.nn
+    makers: dict[str, Callable[[], Any]] = {
+        "lstm": lambda: nn.LSTM(3, 4, 2, bidirectional=True),
+        "attention": lambda: nn.TransformerEncoderLayer(8, 2),
+        "weight_norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)),
+        "spectral_norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(3, 4)),
+        "average": lambda: torch.optim.swa_utils.AveragedModel(nn.Linear(2, 2)),
+    }
+    saved, live = makers[kind](), makers[kind]()
+    path = Checkpoint(model=saved).write(tmp_path / "ckpt")
+    Checkpoint(model=live).read(path).assert_consumed()
+    assert equal_state(torch, dict(live.state_dict()), dict(saved.state_dict()))
+
+    if kind in ("lstm", "attention"):
+        with torch.device("meta"):
+            meta = makers[kind]()
+        Checkpoint(model=meta).read(path).assert_consumed()
+        data = torch.ones(2, 1, 3 if kind == "lstm" else 8)
+        ours, theirs = meta.eval()(data), saved.eval()(data)
+        assert torch.equal(ours[0], theirs[0])
+
+
 # -- tensors --------------------------------------------------------------------------------------------------------------
 
 DTYPES = """float16 float32 float64 bfloat16 float8_e4m3fn float8_e5m2 float8_e4m3fnuz float8_e5m2fnuz int8 int16 int32 int64

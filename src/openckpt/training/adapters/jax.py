@@ -17,8 +17,10 @@ from typing import Any
 import jax
 
 from openckpt.errors import UnsupportedError, Where
-from openckpt.training.adapters.jax_values import array_view, is_array
+from openckpt.training.adapters.jax_values import RefLeaf, array_view, is_array, why_not_stored
 from openckpt.training.tracking import Child, View
+
+_REF: Any = getattr(jax, "Ref", ())
 
 
 class JaxAdapter:
@@ -28,6 +30,10 @@ class JaxAdapter:
         """Return the view of an object, None where it is neither JAX's nor registered with it."""
         if is_array(value):
             return array_view(value)
+        if isinstance(value, _REF):
+            held: Any = value
+            why = why_not_stored(held[...])
+            return View("jax.Ref", refused=why) if why else View("jax.Ref", leaves=(RefLeaf(held),))
         if "flax.nnx" in sys.modules:
             from openckpt.training.adapters.nnx import nnx_view
 

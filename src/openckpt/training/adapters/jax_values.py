@@ -112,6 +112,41 @@ class JaxLeaf:
         return _placed(value, self._array)
 
 
+class RefLeaf:
+    """A `jax.Ref`, the one array of JAX that can be changed: restored in place."""
+
+    __slots__ = ("_inner", "_ref")
+
+    attribute = VARIABLE_VALUE
+    full_name = ""
+    copies = True
+
+    def __init__(self, ref: Any) -> None:
+        self._ref = ref
+        self._inner = JaxLeaf(ref[...])
+
+    def spec(self) -> TensorSpec | None:
+        """Return its spec."""
+        return self._inner.spec()
+
+    def value(self) -> Any:
+        """Return the values on the host."""
+        return self._inner.value()
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit."""
+        return self._inner.refusal(stored, cast=cast)
+
+    def buffer(self) -> Array | None:
+        """Its memory is JAX's."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Change what it refers to."""
+        self._ref[...] = self._inner.assign(value)
+        return self._ref
+
+
 def _placed(value: Any, like: Any) -> Any:
     """Return values as an array on the devices of ``like``, in memory of its own, which can be donated."""
     sharding = like.sharding

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import jax
+import numpy as np
 from flax import nnx
 
 from openckpt.formats.spec import TensorSpec
@@ -38,7 +40,8 @@ def _object(value: Any) -> View:
     children: list[Child] = [
         as_child(name, held)
         for name, held in vars(value).items()
-        if is_data.get(name, False) and not name.startswith(_INTERNAL)
+        if not name.startswith(_INTERNAL)
+        and (is_data.get(name, False) if value._pytree__is_pytree else _holds_state(held))
     ]
 
     def replace(new: Mapping[str, object]) -> object:
@@ -48,6 +51,15 @@ def _object(value: Any) -> View:
 
     kind = f"nnx {type(value).__name__}"
     return View(kind, children, replace=replace, is_optimizer=isinstance(value, nnx.Optimizer))
+
+
+def _holds_state(value: object) -> bool:
+    """Return whether there is state in an attribute of a class that is no pytree, where nnx does not say."""
+    if isinstance(value, (list, tuple, set)):
+        return any(map(_holds_state, value))
+    if isinstance(value, dict):
+        return any(map(_holds_state, value.values()))
+    return isinstance(value, (nnx.Variable, nnx.Pytree, jax.Array, np.ndarray))
 
 
 def _variable(variable: Any) -> View:
