@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from operator import index
 
 from openckpt.errors import MismatchError, NotFoundError, UnsupportedError, Where
@@ -30,14 +31,22 @@ class Announced:
 
 
 def plain_specs(specs: Mapping[str, TensorSpec], path: str) -> dict[str, TensorSpec]:
-    """Return specs as a caller gave them with text keys, and shapes that are tuples of Python's own integers.
+    """Return specs as a caller gave them with text keys, shapes that are tuples of Python's own integers, and sizes where they follow.
 
     Raises:
         UnsupportedError: no key of a tensor (``writing.key``), or two keys are the same bytes (``writing.duplicate-key``).
+        TypeError: something else than a `TensorSpec`.
     """
     found = {}
-    for key, (dtype, shape, nbytes) in with_text_keys(specs, path).items():
-        found[key] = TensorSpec(dtype, None if shape is None else tuple(map(index, shape)), nbytes)
+    for key, spec in with_text_keys(specs, path).items():
+        if not isinstance(spec, tuple) or not 2 <= len(spec) <= 3:
+            raise TypeError(f"the spec of {key!r} is openckpt.TensorSpec(dtype, shape), not {repr(spec)[:60]}")
+        dtype, shape, nbytes = TensorSpec(*spec)
+        shape = None if shape is None else tuple(map(index, shape))
+        known = BY_NAME.get(dtype)
+        if nbytes is None and known is not None and known.itemsize and shape is not None:
+            nbytes = prod(shape) * known.itemsize  # so that a full disk is told before the first byte
+        found[key] = TensorSpec(dtype, shape, nbytes)
     return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from openckpt.errors import MismatchError, Where
+from openckpt.errors import CorruptionError, MismatchError, Where
 from openckpt.formats.names import TEMP_SUFFIX, parse_part_name
 from openckpt.formats.slicing import (
     Extents,
@@ -34,15 +34,18 @@ def check_pieces(value: Sliced, named: str | None, where: Where) -> tuple[Tensor
 
     Raises:
         MismatchError: pieces differ in dtype, from their extents, or do not tile the tensor (``writing.slices``).
-        CorruptionError: they overlap or leave a gap (``slices.*``).
         UnsupportedError: as `describe`.
     """
     whole = full_region(value.shape)
-    regions = {extents: resolve_extents(extents, value.shape, where) for extents in value.pieces}
-    if is_part(where.path) and regions:
-        check_disjoint(list(regions.values()), where)
-    else:
-        plan_copies(whole, list(regions.values()), where)
+    try:
+        regions = {extents: resolve_extents(extents, value.shape, where) for extents in value.pieces}
+        if is_part(where.path) and regions:
+            check_disjoint(list(regions.values()), where)
+        else:
+            plan_copies(whole, list(regions.values()), where)
+    except CorruptionError as error:  # the words of a reader: here nothing is stored yet, and nothing is damaged
+        message = error.message.replace("stored slices", "pieces")
+        raise MismatchError("writing.slices", where, message, expected=error.expected, found=error.found) from None
     found: dict[str, int] = {}
     for extents, piece in value.pieces.items():
         dtype, shape, nbytes = describe(piece, named, where)

@@ -15,7 +15,7 @@ import openckpt
 from openckpt import ByGroup, MaxShardSize, MismatchError, NotFoundError, Sliced, TensorSpec, UnsupportedError, Variant
 from openckpt.errors import CheckpointError, ConflictError
 from openckpt.storage.disk import DISK
-from openckpt.testing import FaultyFS
+from openckpt.testing import CallFS, FaultyFS
 from trees import differences, everything, save_tree
 
 LAYOUTS = ("dual", "tensorflow")
@@ -192,6 +192,29 @@ def test_specs_that_no_tensor_has_are_refused(tmp_path: Path, name: str) -> None
     ):
         pass
     assert caught.value.code == code and caught.value.where.key == "bad" and names(tmp_path) == []
+
+
+def test_what_is_no_spec_is_refused(tmp_path: Path) -> None:
+    """A shape, a type or nothing in the place of a spec; a pair of type and shape is one."""
+    with openckpt.create(tmp_path / "pair", {"w": ("float32", (2, 3))}) as writer:  # type: ignore[dict-item]
+        writer.add("w", A)
+    for name in names(tmp_path):
+        (tmp_path / name).unlink()
+    for spec in ((2,), None, "float32", [2, 3], ("a", "b", "c", "d")):
+        with pytest.raises(TypeError, match="'w'"):
+            openckpt.create(tmp_path / "run" / "ckpt", {"w": spec})  # type: ignore[dict-item]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(1 << 50,), (1 << 40, 1 << 40)])
+def test_what_the_disk_cannot_hold_is_refused_before_a_file_is_made(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Sizes follow from type and shape, also where the caller has not said them."""
+    fs = CallFS(DISK)
+    with pytest.raises(OSError) as caught:
+        openckpt.create(tmp_path / "ckpt", {"w": TensorSpec("float32", shape)}, store=fs).__enter__()
+    assert caught.value.errno == errno.ENOSPC
+    assert "create" not in {call.name for call in fs.calls}
+    assert names(tmp_path) == []
 
 
 def test_specs_may_be_lists_of_numpy_s_integers(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 import openckpt
 from openckpt import ByGroup, Sliced, Variant
-from openckpt.errors import CheckpointError, ConflictError, CorruptionError, PathNotFoundError
+from openckpt.errors import CheckpointError, ConflictError, CorruptionError, MismatchError, PathNotFoundError
 from openckpt.formats.bundle import encode_bundle
 from openckpt.storage.disk import DISK
 from openckpt.testing import CallFS
@@ -127,13 +127,13 @@ def test_a_writer_may_have_nothing_to_save(tmp_path: Path, layout: Any) -> None:
 def test_only_a_part_may_have_some_of_the_pieces(tmp_path: Path) -> None:
     """Of a partitioned tensor, and no two of them the same; the merge wants them all."""
     some = Sliced((4, 3), {((0, 2), (0, -1)): WHOLE[:2]})
-    with pytest.raises(CorruptionError) as caught:
+    with pytest.raises(MismatchError) as caught:
         openckpt.save(tmp_path / "part-00000-of-00002", {"w": some})
-    assert caught.value.code == "slices.gap"
+    assert caught.value.code == "writing.slices"
     twice = Sliced((4, 3), {((0, 2), (0, -1)): WHOLE[:2], ((1, 1), (0, -1)): WHOLE[1:2]})
-    with pytest.raises(CorruptionError) as caught:
+    with pytest.raises(MismatchError) as caught:
         openckpt.save(openckpt.part_prefix(tmp_path / "ckpt", 0, 2), {"w": twice})
-    assert caught.value.code == "slices.overlap"
+    assert caught.value.code == "writing.slices"
     save_parts(tmp_path / "ckpt", [{"w": some}, {"b": 1}])
     assert code_of(tmp_path / "ckpt") == "slices.gap"
 

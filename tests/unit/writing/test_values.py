@@ -319,7 +319,8 @@ def test_a_tensor_in_pieces_is_read_as_one(tmp_path: Path, layout: Any, name: st
 
 @pytest.mark.parametrize(
     ("pieces", "code"),
-    [({((0, 1),): np.ones(1)}, "slices.gap"), ({((0, 2),): np.ones(2), ((1, 2),): np.ones(2)}, "slices.overlap"),
+    [({((0, 1),): np.ones(1)}, "writing.slices"), ({((0, 2),): np.ones(2), ((1, 2),): np.ones(2)}, "writing.slices"),
+     ({((0, 9),): np.ones(9)}, "writing.slices"), ({}, "writing.slices"),
      ({((0, 2),): np.ones(3), ((2, 1),): np.ones(1)}, "writing.slices"),
      ({((0, 2),): np.ones(2), ((2, 1),): np.ones(1, np.float32)}, "writing.slices")],
 )  # fmt: skip
