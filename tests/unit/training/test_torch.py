@@ -509,3 +509,25 @@ def test_a_plateau_a_scaler_and_generators_come_back(torch: Any, tmp_path: Path)
         saved["plateau"].step(loss)
         live["plateau"].step(loss)
     assert live["optimizer"].param_groups[0]["lr"] == saved["optimizer"].param_groups[0]["lr"] < 0.1
+
+
+def test_data_is_no_state(torch: Any, tmp_path: Path) -> None:
+    """A DataLoader, a Dataset and a Sampler are refused by name; one with a state_dict of its own is saved."""
+    data = torch.utils.data
+
+    class Stateful(data.DataLoader):  # type: ignore[misc,name-defined]
+        def state_dict(self) -> dict[str, int]:
+            return {"position": 3}
+
+        def load_state_dict(self, state: dict[str, int]) -> None:
+            self.position = state["position"]
+
+    for value in (data.DataLoader([1, 2]), data.TensorDataset(torch.ones(2)), data.SequentialSampler([1])):
+        with pytest.raises(UnsupportedError) as caught:
+            Checkpoint(data=value).write(tmp_path / "ckpt")
+        assert caught.value.code == "training.not-trackable" and type(value).__name__ in caught.value.message
+    path = Checkpoint(data=Stateful([1, 2])).write(tmp_path / "ckpt")
+    loader = Stateful([1, 2])
+    Checkpoint(data=loader).read(path).assert_consumed()
+
+    assert loader.position == 3

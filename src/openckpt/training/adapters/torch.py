@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
 _SHARDED = ("FullyShardedDataParallel",)
+_DATA = (torch.utils.data.DataLoader, torch.utils.data.Dataset, torch.utils.data.Sampler)
+"""seen as any object of Python they would be saved with every example in them"""
 
 
 class TorchAdapter:
@@ -40,6 +42,10 @@ class TorchAdapter:
             return optimizer_view(value) if keeps_plain_state(value) else None
         if isinstance(value, torch.Generator):
             return View("torch generator", leaves=(_GeneratorLeaf(value),))
+        if isinstance(value, _DATA) and not hasattr(value, "state_dict"):
+            return View(
+                "data", refused=f"a {type(value).__name__} has no state that could be saved, only the data itself"
+            )
         return None
 
 
