@@ -19,6 +19,8 @@ from openckpt.writing.place import settle_dead
 
 if TYPE_CHECKING:
     from openckpt.conversion.moving import Moved
+    from openckpt.formats.hdf5.encoder import HDF5Writer
+    from openckpt.formats.npz_encoder import NpzWriter
     from openckpt.storage.pending import PendingFile
     from openckpt.storage.writable import Durability, WritableStore
     from openckpt.writing import Sharding
@@ -198,14 +200,12 @@ def needed_space(rows: Sequence[Row]) -> int:
     return sum((row.target.nbytes or row.spec.nbytes or 0) + _PER_TENSOR for row in rows)
 
 
-class HDF5File:
-    """Fills one plain HDF5 file."""
+class TensorByTensor:
+    """Fills a file through a format's own writer, which takes one tensor after the other: plain HDF5 and npz."""
 
-    def __init__(self, file: PendingFile, rows: Sequence[Row]) -> None:
-        from openckpt.formats.hdf5.encoder import HDF5Writer
-
-        self.order = [row.key for row in rows]
-        self._writer = HDF5Writer(SeekingFile(file), self.order)
+    def __init__(self, writer: HDF5Writer | NpzWriter, order: Sequence[str]) -> None:
+        self.order = order
+        self._writer = writer
 
     def add(self, moved: Moved) -> None:
         """Write one tensor."""
@@ -215,42 +215,31 @@ class HDF5File:
         """Nothing is held back."""
 
     def finish(self) -> None:
-        """Write what libhdf5 still holds."""
+        """Write what comes last: what libhdf5 still holds, the directory of a zip."""
         self._writer.finish()
 
     def abandon(self) -> None:
-        """Close the file in libhdf5."""
+        """Let go of the file in libhdf5 or the zip."""
         self._writer.abandon()
 
 
-class NpzFile:
-    """Fills one .npz."""
+def _fill_hdf5(file: PendingFile, rows: Sequence[Row]) -> TensorByTensor:
+    from openckpt.formats.hdf5.encoder import HDF5Writer
 
-    def __init__(self, file: PendingFile, rows: Sequence[Row]) -> None:
-        from openckpt.formats.npz_encoder import NpzWriter
+    order = [row.key for row in rows]
+    return TensorByTensor(HDF5Writer(SeekingFile(file), order), order)
 
-        self.order = [row.key for row in rows]
-        self._writer = NpzWriter(SeekingFile(file), self.order)
 
-    def add(self, moved: Moved) -> None:
-        """Write one tensor."""
-        self._writer.add(moved.row.key, moved.value, moved.row.dtype)
+def _fill_npz(file: PendingFile, rows: Sequence[Row]) -> TensorByTensor:
+    from openckpt.formats.npz_encoder import NpzWriter
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def finish(self) -> None:
-        """Write the directory of the zip."""
-        self._writer.finish()
-
-    def abandon(self) -> None:
-        """Let go of the zip."""
-        self._writer.abandon()
+    order = [row.key for row in rows]
+    return TensorByTensor(NpzWriter(SeekingFile(file), order), order)
 
 
 FILLERS: dict[str, Callable[[PendingFile, Sequence[Row]], Filler]] = {
     "safetensors": SafetensorsFile,
-    "hdf5": HDF5File,
-    "npz": NpzFile,
+    "hdf5": _fill_hdf5,
+    "npz": _fill_npz,
 }
 """format -> what fills a file of it"""
