@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,9 +21,12 @@ SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 @pytest.fixture(scope="module")
 def jax() -> Any:
-    # Several devices, so that arrays can be spread over them; before JAX looks for devices for the first time.
-    os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
-    return pytest.importorskip("jax")
+    # Several devices, so that arrays can be spread over them; JAX looks for them once, and other programs need not know.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+        module = pytest.importorskip("jax")
+        module.devices()
+    return module
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,8 @@ def test_what_holds_nothing_is_refused(tmp_path: Path) -> None:
     assert caught.value.code == "training.not-trackable"
 
 
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:::torch.*")
 def test_slots_of_a_part_come_with_it(tmp_path: Path) -> None:
     """An optimizer and its variables below one name keep their state when only that is restored."""
     torch = pytest.importorskip("torch")
@@ -121,6 +123,8 @@ def test_floats_of_another_width_are_cast_by_request_only(tmp_path: Path) -> Non
         restore(big, like={"a": np.zeros(2, np.float32)}, cast=True)
 
 
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore:::torch.*")
 def test_frameworks_take_casts_too(tmp_path: Path) -> None:
     """A bfloat16 model from a float32 checkpoint."""
     torch = pytest.importorskip("torch")
