@@ -11,9 +11,10 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Any, Literal
 
-from openckpt.errors import MismatchError
+from openckpt.errors import MismatchError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.spec import TensorSpec
+from openckpt.training.adapters.tensorflow_values import read_variable, write_variable
 from openckpt.training.leaves import refusal_of
 from openckpt.training.tracking import VARIABLE_VALUE
 
@@ -67,11 +68,22 @@ class VariableLeaf:
         return TensorSpec(dtype.name, shape, nbytes)
 
     def spec(self) -> TensorSpec | None:
-        """Return dtype and shape of what is stored; None while the variable waits for its initializer."""
-        return None if self._variable._value is None else self._spec()
+        """Return dtype and shape of what is stored; None while the variable waits for its initializer.
+
+        Raises:
+            UnsupportedError: the value is inside of a running ``fit`` (``training.inside-fit``).
+        """
+        variable = self._variable
+        if variable._value is not None:
+            return self._spec()
+        if variable._initializer is None:
+            raise UnsupportedError(
+                "training.inside-fit", Where("", self.full_name), "this variable has no value while Keras trains on JAX"
+            )
+        return None
 
     def value(self) -> Any:
-        """Return the value on the host: the memory itself on the CPU, a copy from TensorFlow and from other devices."""
+        """Return the value on the host: the memory itself on the CPU, a copy from other devices."""
         array = _read(self._variable._value)
         role = _role_of(self._variable)
         if role == "seed" and array.dtype.itemsize == 4:
@@ -147,8 +159,7 @@ def _read(value: Any) -> Array:
             if memory is not None:
                 return memory
         case "tensorflow":
-            array: Array = value.numpy()
-            return array
+            return read_variable(value)
     return np.asarray(value)
 
 
@@ -182,8 +193,7 @@ def _write(variable: Any, array: Array) -> None:
             with torch.no_grad():
                 value.copy_(_tensor_of(torch, array))  # not through the variable: a device scope may be "meta"
         case "tensorflow":
-            with _framework("tensorflow").init_scope():  # out of the function that is being traced
-                value.assign(array, read_value=False)
+            write_variable(value, array)
         case "numpy":
             variable._value = array.copy()
         case _:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.objectpaths import escape_name
 from openckpt.formats.spec import TensorSpec
+from openckpt.training.adapters.tensorflow_values import read_variable, write_variable
 from openckpt.training.adapters.tensorflow_variants import tensor_of, variants_of
 from openckpt.training.leaves import refusal_of
 from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE, Child, Leaf, View
@@ -126,8 +127,8 @@ class VariableLeaf:
         return _spec_of(self._variable.dtype, self._variable.shape)
 
     def value(self) -> Any:
-        """Return a copy on the host."""
-        return self._variable.numpy()
+        """Return the value on the host, on the CPU without a copy."""
+        return read_variable(self._variable)
 
     def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
         """Return why it does not fit; a variable of unknown shape takes every shape."""
@@ -141,8 +142,7 @@ class VariableLeaf:
         """Set the value, also from within a function that is being traced."""
         variable = self._variable
         dtype = BY_NAME[variable.dtype.base_dtype.name]
-        with _outside():
-            variable.assign(value.astype(dtype.numpy(), copy=False) if dtype.is_numeric else value)
+        write_variable(variable, value.astype(dtype.numpy(), copy=False) if dtype.is_numeric else value)
         return variable
 
 
