@@ -76,6 +76,11 @@ saver = openckpt.Saver({"w": tensors["w"]}, max_to_keep=None)
 reveal_type(saver.save("run/model", global_step=3))  # -> openckpt.writing.result.SavedPath
 openckpt.init_from_checkpoint("run", {"w": tensors["w"], "scope/": "other/"}, {"other/w": np.ones(2)})
 reveal_type(openckpt.remove_checkpoint("run/model-3"))  # -> bool
+reveal_type(openckpt.restore("run", like={"w": [1.5]}, select="state"))  # -> dict[str, list[float]]
+reveal_type(openckpt.restore("run", like=3, cast=True, partial=True))  # -> int
+checkpoint = openckpt.Checkpoint(w=tensors)
+reveal_type(checkpoint.plan_restore("run").peak_nbytes)  # -> int
+reveal_type(checkpoint.preflight("run", saves=2).free_bytes)  # -> int | None
 
 try:
     openckpt.open("nowhere")
