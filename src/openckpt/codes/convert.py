@@ -26,7 +26,7 @@ CODES: dict[str, Code] = {
     ),
     "convert.key": Code(
         "error",
-        "The target cannot hold a key of the source: it is empty, too long, or begins like the key of a slice. Nothing was written.",
+        "The target cannot hold a key of the source: it is empty, too long, or that of a slice of another tensor. Nothing was written.",
         "leave it out with --exclude PATTERN",
     ),
     "convert.nothing": Code(

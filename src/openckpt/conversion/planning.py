@@ -13,7 +13,7 @@ from openckpt.errors import NotFoundError, UnsupportedError, Where, shown
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.flat import checked_shape
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
-from openckpt.limits import DEFAULT_LIMITS
+from openckpt.writing.keys import encode_key
 
 if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
@@ -120,16 +120,13 @@ class _Patterns:
 
 def _check_keys(path: str, rows: list[Row]) -> None:
     for row in rows:
-        raw = key_bytes(row.key)
-        why = None
-        if not raw:
-            why = "the empty key is that of the header"
-        elif raw.startswith(b"\0"):
-            why = "keys that begin with a zero byte are those of slices"
-        elif len(raw) > DEFAULT_LIMITS.key_bytes:
-            why = f"the key is {len(raw)} bytes long, {DEFAULT_LIMITS.key_bytes} are possible"
-        if why is not None:
-            raise UnsupportedError("convert.key", Where(path, row.key[:80]), f"the target cannot hold this key: {why}")
+        try:
+            encode_key(row.key, path)
+        except UnsupportedError as error:
+            message = f"the target cannot hold this key: {error.message}"
+            raise UnsupportedError(
+                "convert.key", Where(path, row.key[:80]), message, expected=error.expected, found=error.found
+            ) from None
 
 
 def _notes(

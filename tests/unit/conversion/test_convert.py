@@ -15,6 +15,7 @@ import pytest
 import openckpt
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, NotFoundError, UnsupportedError
 from openckpt.formats.bundle import Sliced, encode_bundle
+from openckpt.formats.slicing import encode_slice_key
 from openckpt.storage.disk import DISK
 from openckpt.storage.writing import write_folder
 from openckpt.testing import OrderFS
@@ -277,7 +278,18 @@ def test_what_cannot_be_read_is_refused_by_name_before_anything_is_written(tmp_p
     assert openckpt.convert(tmp_path / "a.npz", tmp_path / "b", exclude="structured").converted == 1
 
 
-@pytest.mark.parametrize("key", ["", "\0slice", "k" * ((1 << 20) + 1)])
+SLICE_KEY = encode_slice_key(b"w", ((0, 1),)).decode("utf-8", "surrogateescape")
+
+
+@pytest.mark.parametrize("to", ["dual", "tensorflow", "safetensors"])
+def test_a_key_that_a_checkpoint_holds_is_taken(tmp_path: Path, to: Any) -> None:
+    """Also one that begins like the key of a slice and is none."""
+    tree = {"\0slice": ("float32", numbers("float32", (2,)))}
+    done = openckpt.convert(save_tree(tmp_path / "a", tree), tmp_path / "b", to=to)
+    assert differences(done.target, tree) == []
+
+
+@pytest.mark.parametrize("key", ["", SLICE_KEY, "k" * ((1 << 20) + 1)])
 def test_a_key_that_a_checkpoint_cannot_hold_is_refused(tmp_path: Path, key: str) -> None:
     """npz members may be called anything; the index of a checkpoint has rules."""
     from openckpt.conversion.planning import plan_conversion
