@@ -5,6 +5,7 @@ PREFIX.data-SSSSS-of-NNNNN          V2 shard (formats 2.1)          PREFIX-SSSSS
 PREFIX_temp/part-SSSSS-of-NNNNN.*   a save in progress (2.11)       checkpoint                manifest (formats 4)
 NAME.tempstate<digits>              a file being written (2.10)     checkpoint.tmp<32 hex>    a manifest being written (4.1)
 STEM.openckpt-lock                  held while openckpt saves       STEM.<n>.openckpt-tmp     a file of that save
+checkpoint.run.openckpt-lock        held while a manager saves
 NAME.weights.json                   index of Keras 3 shards         NAME.safetensors.index.json   index of safetensors shards
 """
 
@@ -17,6 +18,8 @@ from openckpt.storage.temporary import LOCK_SUFFIX, stem_of
 INDEX_SUFFIX = ".index"
 META_SUFFIX = ".meta"
 MANIFEST_NAME = "checkpoint"
+RUN_STEM = f"{MANIFEST_NAME}.run"
+"""what the lock of a run's manager is called after"""
 TEMP_SUFFIX = "_temp"
 """the directory ``PREFIX_temp`` in which TensorFlow saves"""
 KERAS_SHARDS_SUFFIX = ".weights.json"

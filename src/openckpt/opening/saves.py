@@ -19,7 +19,7 @@ from typing import Literal
 from openckpt.codes.quoting import quoted
 from openckpt.errors import size_text
 from openckpt.findings import Finding, make_finding
-from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, is_save_lock, parse_shard_name
+from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, RUN_STEM, is_save_lock, parse_shard_name
 from openckpt.formats.names import TEMP_SUFFIX as PARTS_SUFFIX
 from openckpt.opening.listing import Group, Listing
 from openckpt.storage import FileStat, LocalStore, Store
@@ -124,6 +124,8 @@ def save_findings(store: Store, listing: Listing) -> Iterator[Finding]:
     for save in iter_unfinished_saves(store, listing):
         is_manifest = not save.committed and (save.stem == MANIFEST_NAME or save.stem in listing.manifests)
         what = "an update of the manifest" if is_manifest else f"a save of {save.stem!r}"
+        if save.stem == RUN_STEM and not save.committed:
+            what = "a save by the run's manager"
         count, size = len(save.files), size_text(sum(stat.size for stat in save.files))
         files = f"one file, {size}" if count == 1 else f"{count} files, {size}"
         match save.state:

@@ -59,6 +59,7 @@ class CheckpointManager:
         keep_best: how many of the best.
         keep_every_n_steps: steps that are multiples of it are kept for good.
         policy: a function from all listed steps (`SavedStep`, oldest first) to the paths that stay beside the others.
+        config: see `Checkpoint`; for one that was made without.
         is_primary: whether this process writes; None asks torchrun, JAX or mpirun, and where none of them runs it does.
         durability: see `openckpt.save`.
         clock: seconds since 1970.
@@ -86,6 +87,7 @@ class CheckpointManager:
         keep_best: int = 1,
         keep_every_n_steps: int | None = None,
         policy: Policy | None = None,
+        config: object = None,
         is_primary: bool | None = None,
         durability: Durability = "power-loss",
         clock: Callable[[], float] = time.time,
@@ -98,6 +100,8 @@ class CheckpointManager:
         )
         self._store: WritableStore = DISK if store is None else store
         self._checkpoint = checkpoint
+        if config is not None:
+            checkpoint._config = config
         self._directory = os.fsdecode(directory)
         self._prefix = self._store.join(self._directory, checkpoint_name)
         self._counter = step_counter

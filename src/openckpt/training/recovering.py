@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from openckpt.errors import CheckpointError, CheckpointWarning
 from openckpt.formats.manifest import Manifest, parse_manifest
-from openckpt.formats.names import MANIFEST_NAME, is_same_v1_set, prefix_of, step_of
+from openckpt.formats.names import MANIFEST_NAME, RUN_STEM, is_same_v1_set, prefix_of, step_of
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.opening.choosing import group_name, home_of, inside
 from openckpt.opening.grouping import group_names
@@ -31,8 +31,6 @@ from openckpt.storage.temporary import lock_name
 from openckpt.training.notes import METRICS_KEY, Note, parse_note
 from openckpt.training.retention import SavedStep
 
-RUN_STEM = f"{MANIFEST_NAME}.run"
-"""what the lock of a run's manager is called after"""
 _RECORD_BYTES = 4096
 
 

@@ -19,11 +19,12 @@ from contextlib import ExitStack, contextmanager
 
 from openckpt.errors import CheckpointWarning, ConflictError, Where
 from openckpt.formats.manifest import Manifest, encode_manifest
+from openckpt.formats.names import RUN_STEM
 from openckpt.storage.commit import Commit
 from openckpt.storage.pending import doing
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.primary import Rank
-from openckpt.training.recovering import RUN_STEM, encode_run_record, read_run_manifest, recover
+from openckpt.training.recovering import encode_run_record, read_run_manifest, recover
 from openckpt.training.retention import Retention, SavedStep, plan_retention
 from openckpt.writing import SavedPath, remove_checkpoint
 from openckpt.writing.manifests import ManifestUpdate, replace_manifest

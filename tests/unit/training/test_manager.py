@@ -544,3 +544,26 @@ def test_other_processes_get_a_handle_that_is_done(tmp_path: Path) -> None:
     handle = other.save(blocking=False)
     assert handle is not None and handle.done and handle.result() == str(tmp_path / "ckpt-1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_knows_a_managers_save_that_runs_or_died(tmp_path: Path) -> None:
+    """A note, and the directory is valid; the next save sweeps."""
+    manager = manager_of(tmp_path)
+    manager.save()
+    lock = DISK.try_lock(str(tmp_path / "checkpoint.run.openckpt-lock"))
+    assert lock is not None
+    for code in ("run.saving", "run.broken-off"):
+        report = openckpt.diagnose(tmp_path)
+        assert report.valid
+        (finding,) = [found for found in report.all_findings() if found.code == code]
+        assert "manager" in finding.message
+        DISK.close(lock)
+    manager.save()
+    assert steps_on_disk(tmp_path) == ["ckpt-1", "ckpt-2"]
+
+
+def test_a_manager_may_say_what_the_program_is_made_from(tmp_path: Path) -> None:
+    """Beside the weights of every step."""
+    saved = manager_of(tmp_path, config={"layers": 3}).save()
+    assert saved is not None
+    assert b'"layers"' in openckpt.load(saved)["_OPENCKPT_CONFIG"].item()
