@@ -1,7 +1,8 @@
-"""What `interop/test_keras_backends.py` runs in a process per backend: ``python keras_child.py BACKEND DIRECTORY``.
+"""What `interop/test_keras_backends.py` runs in a process per backend: ``python keras_child.py BACKEND DIRECTORY [train]``.
 
 Every architecture is saved, restored from its own file and from the one that the TensorFlow backend wrote; then come the cases of
-`keras_waiting`. A line of JSON says what was found in each.
+`keras_waiting` and `keras_resume`. A line of JSON says what was found in each. With ``train`` it is the first of the two processes of
+`keras_resume`, and dies.
 """
 
 from __future__ import annotations
@@ -41,7 +42,22 @@ def main(backend: str, directory: Path) -> None:
 
     for case in deferred_cases(directory / f"{backend}-waiting"):
         print(json.dumps({"waiting": case}), flush=True)
+    if backend != "numpy":  # which does not train
+        from keras_resume import every_batch, second_run
+
+        print(json.dumps({"resumed": second_run(directory / f"{backend}-training")}), flush=True)
+        print(json.dumps({"every batch": every_batch(directory / f"{backend}-batches")}), flush=True)
+
+
+def train(backend: str, directory: Path) -> None:
+    """Train, and be killed."""
+    os.environ["KERAS_BACKEND"] = backend
+    from keras_resume import first_run
+
+    target = directory / f"{backend}-training"
+    target.mkdir()
+    first_run(target)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    (train if "train" in sys.argv else main)(sys.argv[1], Path(sys.argv[2]))

@@ -22,7 +22,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("formats",),
     ("opening", "writing"),
     ("finding", "doctor", "conversion", "training"),
-    ("openckpt",),  # the face: openckpt/__init__.py
+    ("openckpt", "keras"),  # the face: openckpt/__init__.py, and what needs a framework to be imported
     ("testing",),  # shipped, for tests of savers
     ("cli",),
 )

@@ -118,4 +118,9 @@ CODES: dict[str, Code] = {
         "Names of the program are not in the checkpoint: it was saved under other names, or by another program.",
         "openckpt ls {path}",
     ),
+    "training.inside-fit": Code(
+        "error",
+        "While Keras trains on JAX, the variables of a model have no values; the model itself can fetch them.",
+        "save the model, or an object that holds it, in place of its variables or its optimizer alone",
+    ),
 }

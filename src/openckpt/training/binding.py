@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.objectnodes import Node
+from openckpt.training.config import Difference
 from openckpt.training.leaves import suffix_of
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.tracking import PY_STATE, Leaf
@@ -58,6 +59,7 @@ class Binding:
         slots: slots that wait.
         unused: ``(node id, attribute name)`` that a bound object cannot take.
         is_stock: whether the file holds only what stock TensorFlow tracks.
+        differences: in what the stored config differs from the program's.
     """
 
     nodes: dict[int, LiveNode] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Binding:
     slots: list[PendingSlot] = field(default_factory=list)
     unused: list[tuple[int, str]] = field(default_factory=list)
     is_stock: bool = False
+    differences: Sequence[Difference] = ()
 
 
 def bind(graph: ObjectGraph, live: LiveGraph, *, skip_slots: bool = False) -> Binding:

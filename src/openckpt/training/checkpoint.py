@@ -20,6 +20,7 @@ from openckpt.training.background import SaveHandle, Saving, Turn
 from openckpt.training.binding import Binding, bind
 from openckpt.training.byname import NameBasedStatus, restore_by_name
 from openckpt.training.collecting import collection_held
+from openckpt.training.config import CONFIG_KEY, compare_config, encode_config, explain
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
 from openckpt.training.deferred import Claims, Deferral
 from openckpt.training.live import LiveGraph, LiveNode
@@ -51,16 +52,22 @@ class Checkpoint:
 
     Args:
         root: an object that is the root of the graph itself, so that its parts have no name in front.
+        config: what the program is made from - numbers, text, lists, dicts, objects with ``get_config`` as Keras's - kept beside
+            the weights, with the versions of the frameworks. Where a restore does not fit, what differs in it is said first.
+        provenance: keep host, time and git commit too; equal programs do not make equal files then.
         children: what to save, by name: Keras, PyTorch and JAX objects, TensorFlow's, dicts, lists, dataclasses, arrays,
             numbers, text. They are attributes of the Checkpoint; a number or another value that cannot be changed in place is
             new there after a restore.
     """
 
-    def __init__(self, root: object = None, **children: object) -> None:
+    def __init__(
+        self, root: object = None, *, config: object = None, provenance: bool = False, **children: object
+    ) -> None:
         for name in children:
             if name.startswith("_") or hasattr(type(self), name) or name in _OWN:
                 raise ValueError(f"a child cannot be called {name!r}: that is a name of Checkpoint's own")
         self._root = root
+        self._config, self._provenance = config, provenance
         self._children = dict(sorted(children.items()))
         self._own_counter: Counter | None = None
         self._written: set[str] = set()
@@ -305,7 +312,7 @@ class Checkpoint:
         with collection_held():
             live = self._live()
             recorded = record(live)
-            values = self._described(recorded, values_of(recorded, path), beside or {})
+            values = self._described(recorded, values_of(recorded, path), self._beside(live, path, beside))
         nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
         try:
             with collection_held(when=len(values) > 64 and nbytes < 256 << 20):
@@ -319,9 +326,17 @@ class Checkpoint:
         with collection_held():
             live = self._live()
             recorded = record(live)
-            values = self._described(recorded, take_snapshot(recorded.leaves, path, self._buffers), beside or {})
+            copies = take_snapshot(recorded.leaves, path, self._buffers)
+            values = self._described(recorded, copies, self._beside(live, path, beside))
             live.release()
         return self._saving.start(path, partial(put, values))
+
+    def _beside(self, live: LiveGraph, path: str, others: Mapping[str, bytes] | None) -> dict[str, bytes]:
+        """Return what is stored beside the values of objects: the config, and what a manager adds."""
+        beside = dict(others or {})
+        if self._config is not None or self._provenance:
+            beside[CONFIG_KEY] = encode_config(self._config, live, provenance=self._provenance, path=path)
+        return beside
 
     def _put(
         self,
@@ -472,10 +487,16 @@ class Checkpoint:
                     graph = keep_part(graph, select, stored.prefix)
                 binding = bind(graph, live)
                 binding.is_stock = FULL_GRAPH_KEY not in stored
-                checked = check_values(stored, binding, cast=cast)
-                variables = variables_of(live, binding)
-                if variables and not partial and checked.nodes().isdisjoint(variables):
-                    raise _nothing_matched(stored, graph, live, len(variables))
+                if self._config is not None and CONFIG_KEY in stored:
+                    binding.differences = compare_config(stored[CONFIG_KEY].item(), self._config, stored.prefix)
+                try:
+                    checked = check_values(stored, binding, cast=cast)
+                    variables = variables_of(live, binding)
+                    if variables and not partial and checked.nodes().isdisjoint(variables):
+                        raise _nothing_matched(stored, graph, live, len(variables))
+                except MismatchError as error:
+                    explain(error, binding.differences)
+                    raise
                 specs = _specs_of_unresolved(stored, graph, binding)
             if checked.torn and not partial:
                 warnings.warn(f"{stored.prefix}: {'; '.join(checked.torn[:4])}", PartialRestoreWarning, stacklevel=3)

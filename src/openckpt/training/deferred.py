@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError
+from openckpt.errors import CheckpointError, MismatchError
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.training.adapters import view_of
 from openckpt.training.binding import Binding, Deferred, bind_more
+from openckpt.training.config import explain
 from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
 
@@ -117,11 +118,13 @@ class Deferral:
         try:
             checked = check_values(self._stored, found, cast=self._cast)
             prove_values(self._stored, checked)
-        except CheckpointError:
+        except CheckpointError as error:
             refused = {node_id for node_id, _ in starts}  # said once, and not at every walk from now on
             binding = self._binding
             binding.deferred[:] = [position for position in binding.deferred if position.node_id not in refused]
             self._listen()
+            if isinstance(error, MismatchError):
+                explain(error, binding.differences)
             raise
         replaced = replace_objects(live, assign_values(self._stored, checked))
         live.settle(replaced)

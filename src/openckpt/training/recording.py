@@ -21,7 +21,6 @@ from openckpt.training.tracking import Leaf
 
 FULL_GRAPH_KEY = "_OPENCKPT_OBJECT_GRAPH"
 OWN_PREFIX = "_OPENCKPT/"
-CONFIG_KEY = "_OPENCKPT_CONFIG"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.binding import Binding
 from openckpt.training.casting import Casts
+from openckpt.training.config import Difference, text_of
 from openckpt.training.counter import SAVE_COUNTER
 from openckpt.training.live import LiveGraph, LiveNode
 
@@ -52,6 +53,7 @@ class RestoreReport:
         forgotten: an optimizer on one side only, in words.
         waiting: how many stored objects wait for objects that are not there yet.
         untracked: those of ``unbound`` that no file of stock TensorFlow has, as this is one.
+        config: where the stored config and the program's differ, of a Checkpoint with ``config=``.
         cast: how many values were cast to floats of another width, which only ``cast=True`` does.
         largest_error: the largest difference between an element and what it was cast to; infinity where one did not fit.
         largest_error_in: readable name of the variable that has it; "" where nothing was lost.
@@ -68,6 +70,7 @@ class RestoreReport:
     forgotten: tuple[str, ...]
     waiting: int
     untracked: tuple[str, ...] = ()
+    config: tuple[Difference, ...] = ()
     cast: int = 0
     largest_error: float = 0.0
     largest_error_in: str = ""
@@ -76,7 +79,8 @@ class RestoreReport:
         text = f"{self.path}: bound {self.bound} of {self.variables} variables"
         if self.unbound and len(self.parts) > 1:
             text += " (" + ", ".join(f"{part.name} {part.bound} of {part.variables}" for part in self.parts) + ")"
-        said = list(self.forgotten)
+        said = [text_of(self.config)] if self.config else []
+        said += self.forgotten
         if self.unbound:
             said.append(f"without a value: {shown(self.unbound, _SHOWN)}")
         if self.untracked:
@@ -132,6 +136,7 @@ def make_report(
         tuple(forgotten_optimizers(graph, binding, live)),
         len(binding.deferred) + len(binding.slots),
         tuple(_untracked(missing, binding, live)),
+        tuple(binding.differences),
         *(() if casts is None else (casts.count, casts.largest_error, casts.where)),
     )
 

@@ -18,7 +18,6 @@ between is lost: there they come where ``compile`` put the optimizer.
 
 from __future__ import annotations
 
-import functools
 import re
 import sys
 import warnings
@@ -95,6 +94,7 @@ _TENSORFLOWS = "_self_"  # what TensorFlow keeps of its own tracking, under name
 
 _KINDS: dict[type, Kind | None] = {}
 _DULL: set[type] = set()  # types of values that hold no state: most attributes of a layer are numbers, text and functions
+_OF_TENSORFLOW: dict[type, bool] = {}
 _said: set[str] = set()
 
 
@@ -276,9 +276,11 @@ def _is_tensorflows(value: object) -> bool:
     return view is not None and bool(view.children or view.leaves)
 
 
-@functools.cache
 def _is_of_tensorflow(cls: type) -> bool:
-    return any(base.__module__.partition(".")[0] == "tensorflow" for base in cls.__mro__)
+    known = _OF_TENSORFLOW.get(cls)
+    if known is None:
+        known = _OF_TENSORFLOW[cls] = any(base.__module__.partition(".")[0] == "tensorflow" for base in cls.__mro__)
+    return known
 
 
 def _collection(value: object) -> View | None:

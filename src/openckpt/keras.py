@@ -1,0 +1,156 @@
+"""`SaveCheckpoint`: a Keras callback that saves all state of a training and resumes it, on every backend.
+
+In the place of ``ModelCheckpoint`` and ``BackupAndRestore``: model, optimizer, metrics, seeds, the place in the training and
+random numbers are one checkpoint, durable when the callback returns, and readable by stock TensorFlow.
+
+Needs Keras 3; nothing else in openckpt imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from keras.callbacks import Callback
+
+from openckpt.storage.writable import Durability
+from openckpt.training import Checkpoint, CheckpointManager
+
+__all__ = ["SaveCheckpoint"]
+
+
+class SaveCheckpoint(Callback):
+    """Saves during ``fit``, and goes on where the last run stopped or was killed.
+
+        model.fit(x, y, epochs=100, callbacks=[openckpt.keras.SaveCheckpoint("run", best="val_loss")])
+
+    The same line resumes: when training begins, the newest whole checkpoint of the directory is restored, once, and ``fit``
+    begins with the epoch after it. A checkpoint from the middle of an epoch begins that epoch anew with the weights it has;
+    `batch` says how many of its batches they have seen, for data that can skip them.
+
+    Args:
+        directory: of the run; checkpoints are ``DIRECTORY/ckpt-1`` and so on.
+        every: ``"epoch"``, or a number of batches.
+        max_to_keep: how many of the newest stay; None keeps all.
+        best: name of the metric by which the best stay too, ``"val_loss"``.
+        mode: whether a low (``"min"``) or a high (``"max"``) value is good.
+        keep_best: how many of the best.
+        resume: whether to restore when training begins.
+        random_state: whether Python's and NumPy's global random generators are part of the checkpoint, and of what is restored.
+        also: other objects to save, by name.
+        durability: see `openckpt.save`.
+
+    Raises:
+        ValueError: ``every`` is neither.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        every: int | Literal["epoch"] = "epoch",
+        max_to_keep: int | None = 3,
+        best: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        keep_best: int = 1,
+        resume: bool = True,
+        random_state: bool = True,
+        also: Mapping[str, object] | None = None,
+        durability: Durability = "power-loss",
+    ) -> None:
+        super().__init__()
+        if every != "epoch" and (not isinstance(every, int) or isinstance(every, bool) or every < 1):
+            raise ValueError(f"every must be 'epoch' or a positive number of batches, not {every!r}")
+        self._every = every
+        self._directory = directory
+        self._keep = {"max_to_keep": max_to_keep, "best": best, "mode": mode, "keep_best": keep_best}
+        self._durability: Durability = durability
+        self._resume, self._random, self._also = resume, random_state, dict(also or {})
+        self._manager: CheckpointManager | None = None
+        self._seen = 0  # batches since the last save
+        self._last = 0  # the batch of this epoch that was the last to end
+
+    # -- what there is ------------------------------------------------------------------------------------------------
+
+    @property
+    def manager(self) -> CheckpointManager:
+        """The manager of the run: its checkpoints, the latest, the best. There is one when training or `restore` has begun."""
+        if self._manager is None:
+            raise ValueError(
+                "there is no manager before fit or restore has begun: the callback does not know the model yet"
+            )
+        return self._manager
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done: the ``initial_epoch`` of what follows."""
+        return int(self.manager.checkpoint.epoch)
+
+    @property
+    def batch(self) -> int:
+        """How many batches of the epoch after them are done."""
+        return int(self.manager.checkpoint.batch)
+
+    # -- resuming -----------------------------------------------------------------------------------------------------
+
+    def restore(self, model: Any) -> int:
+        """Restore the newest whole checkpoint, where there is one, and return the epoch to begin with.
+
+        ``fit`` does this by itself; call it where you want to know before: ``fit(..., initial_epoch=save.restore(model))``.
+
+        Raises:
+            MismatchError: the model is not the one that was saved.
+            CheckpointError, OSError: as `openckpt.CheckpointManager.restore_or_initialize`.
+        """
+        if self._manager is None:
+            self._manager = self._made(model)
+            if self._resume:
+                self._manager.restore_or_initialize()
+        return self.epoch
+
+    def _made(self, model: Any) -> CheckpointManager:
+        children: dict[str, object] = {"model": model, "epoch": 0, "batch": 0, **self._also}
+        if self._random:
+            children["random"] = {"python": random.getstate.__self__, "numpy": np.random.get_state.__self__}  # type: ignore[attr-defined]
+        keep: Any = self._keep
+        return CheckpointManager(Checkpoint(**children), self._directory, durability=self._durability, **keep)
+
+    # -- what Keras calls ---------------------------------------------------------------------------------------------
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Restore, once."""
+        is_first = self._manager is None
+        epoch = self.restore(self.model)
+        if is_first and epoch:
+            self.model._initial_epoch = epoch  # as Keras's BackupAndRestore does; fit reads it after this
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Let the next ``fit`` begin where its caller says."""
+        self.model._initial_epoch = None
+
+    def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Save after so many batches; several of them may be one step of the compiled function."""
+        done = batch + 1
+        self._seen += done - self._last
+        self._last = done
+        if self._every != "epoch" and self._seen >= self._every:
+            self._save(self._epoch_now, done, logs)
+
+    def on_epoch_begin(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Remember the epoch."""
+        self._epoch_now = epoch
+        self._last = 0
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Save after an epoch, with its metrics."""
+        if self._every == "epoch":
+            self._save(epoch + 1, 0, logs)
+
+    def _save(self, epoch: int, batch: int, logs: Mapping[str, Any] | None) -> None:
+        self._seen = 0
+        checkpoint = self.manager.checkpoint
+        checkpoint.epoch, checkpoint.batch = epoch, batch
+        self.manager.save(metrics={name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0})

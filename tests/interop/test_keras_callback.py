@@ -1,0 +1,143 @@
+"""`openckpt.keras.SaveCheckpoint` on Keras's TensorFlow backend."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from openckpt.errors import MismatchError
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture(scope="module")
+def resume(keras: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import keras_resume
+    return keras_resume
+
+
+@pytest.fixture(scope="module")
+def build(resume: Any) -> Any:
+    """Returns a model; TensorFlow takes longer to compile one than to train it."""
+    return lambda: resume.build(run_eagerly=True)
+
+
+@pytest.fixture
+def saving(resume: Any, tmp_path: Path) -> Any:
+    """Makes a callback that saves into one directory."""
+    import openckpt.keras
+
+    return lambda **options: openckpt.keras.SaveCheckpoint(tmp_path / "run", **options)
+
+
+def test_every_batch(resume: Any, tmp_path: Path) -> None:
+    """Each checkpoint has the values of its batch."""
+    assert resume.every_batch(tmp_path, run_eagerly=True) == {"saves": 8, "same": True, "place": [1, 4]}
+
+
+def test_every_few_batches_counts_over_epochs(resume: Any, build: Any, saving: Any) -> None:
+    """Four batches an epoch, a save after every third: the place says which."""
+    callback = saving(every=3, max_to_keep=None)
+    places = []
+
+    class Watch(resume.keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            places.append((callback.manager.checkpoint.save_counter, callback.epoch, callback.batch))
+
+    resume.train(build(), [callback, Watch()], epochs=2)
+    assert places == [(0, 0, 0), (0, 0, 0), (1, 0, 3), (1, 0, 3), (1, 0, 3), (2, 1, 2), (2, 1, 2), (2, 1, 2)]
+
+
+def test_a_run_that_is_over_is_not_trained_again(resume: Any, build: Any, saving: Any) -> None:
+    """The same script, run twice; with more epochs it trains these."""
+    resume.train(build(), [saving()], epochs=2)
+    assert resume.train(build(), [saving()], epochs=2).epoch == []
+    assert resume.train(build(), [saving()], epochs=3).epoch == [2]
+
+
+def test_a_second_fit_begins_where_its_caller_says(resume: Any, build: Any, saving: Any) -> None:
+    """The callback restores once."""
+    resume.train(build(), [saving()], epochs=1)
+    model, callback = build(), saving()
+    assert resume.train(model, [callback], epochs=2).epoch == [1]
+    assert resume.train(model, [callback], epochs=1).epoch == [0]
+    assert callback.manager.checkpoint.save_counter == 3
+
+
+def test_restore_says_the_epoch_before_fit(resume: Any, build: Any, saving: Any) -> None:
+    """For ``initial_epoch``, also where there is nothing yet."""
+    callback = saving()
+    with pytest.raises(ValueError, match="restore"):
+        callback.manager
+    assert callback.restore(build()) == 0
+    resume.train(build(), [saving()], epochs=2)
+    assert saving().restore(build()) == 2
+    assert saving(resume=False).restore(build()) == 0
+
+
+def test_the_best_stay(resume: Any, build: Any, saving: Any) -> None:
+    """By a metric of validation, high or low, beside the newest."""
+    model = build()
+    callback = saving(max_to_keep=1, best="val_loss", mode="max")
+    model.fit(
+        resume.X, resume.Y, epochs=3, batch_size=8, verbose=0, shuffle=False,
+        validation_data=(resume.X, resume.Y), callbacks=[callback],
+    )  # fmt: skip
+    losses = model.history.history["val_loss"]
+    steps = {step.path[-1]: step.metrics["val_loss"] for step in callback.manager.steps}
+    assert steps == {str(n + 1): losses[n] for n in {int(np.argmax(losses)), 2}}
+    assert callback.manager.best_checkpoint.endswith(f"-{np.argmax(losses) + 1}")
+
+
+def test_random_generators_and_other_objects_come_back(resume: Any, build: Any, saving: Any) -> None:
+    """Python's, NumPy's global one, and what the program adds."""
+    own = {"best": 0.5, "table": np.zeros(2)}
+    resume.train(build(), [saving(also={"own": own})], epochs=1)
+    expected = random.random(), np.random.random()
+    random.seed(1)
+    np.random.seed(1)
+
+    fresh = {"best": 0.0, "table": np.ones(2)}
+    saving(also={"own": fresh}).restore(build())
+    assert (random.random(), np.random.random()) == expected
+    assert fresh["best"] == 0.5
+    np.testing.assert_array_equal(fresh["table"], [0, 0])
+
+
+def test_stock_tensorflow_restores_what_it_tracks(tf: Any, resume: Any, build: Any, saving: Any) -> None:
+    """Weights and optimizer, by ``tf.train.Checkpoint(model=model)``."""
+    model, callback = build(), saving()
+    resume.train(model, [callback], epochs=1)
+    other = build()
+    other.optimizer.build(other.trainable_variables)
+    checkpoint = tf.train.Checkpoint(model=other)
+    checkpoint.restore(callback.manager.latest_checkpoint).assert_consumed()
+    for one, theirs in zip(model.weights, other.weights, strict=True):
+        if "seed" not in one.path:
+            np.testing.assert_array_equal(one, theirs)
+
+
+def test_another_model_is_refused_before_anything_is_trained(keras: Any, resume: Any, build: Any, saving: Any) -> None:
+    """The directory is another run's."""
+    resume.train(build(), [saving()], epochs=1)
+    other = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(9), keras.layers.Dense(2)])
+    other.compile(optimizer="adam", loss="mse")
+    before = [np.array(weight) for weight in other.weights]
+    with pytest.raises(MismatchError):
+        resume.train(other, [saving()])
+    for one, two in zip(before, other.weights, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("every", [0, -1, "batch", 1.5, True])
+def test_nonsense_is_refused(saving: Any, every: Any) -> None:
+    """When the callback is made."""
+    with pytest.raises(ValueError, match="every"):
+        saving(every=every)
