@@ -186,3 +186,47 @@ def test_recovered_lists_are_tensorflows(tf: Any, tmp_path: Path) -> None:
     theirs.recover_last_checkpoints(paths)
     ours.recover_last_checkpoints(paths)
     assert theirs.last_checkpoints == ours.last_checkpoints == [paths[0], paths[1], paths[3]]
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        {"dense/kernel": "dense/kernel", "step": "other"},
+        {"dense/": "dense/"},
+        {"dense/": "dense"},
+        {"dense/": "x/y/"},
+        {"/": "/"},
+        {"dense/kernel": "x/y/kernel", "dense/bias": "x/y/bias"},
+        {"dense/kernel": "nowhere"},
+        {"dense/missing": "other"},
+        {"dense/kernel": "other"},
+    ],
+    ids=str,
+)
+def test_init_from_checkpoint_assigns_what_tensorflow_assigns(tf: Any, tmp_path: Path, pairs: dict[str, str]) -> None:
+    """The same variables get the same values, and the same maps are refused."""
+    path = Saver(VALUES).save(tmp_path / "m")
+    named = {"/": ["dense/kernel", "dense/bias", "step"], "dense/": ["dense/kernel", "dense/bias"]}
+    names = named.get(next(iter(pairs.values())), ["dense/kernel", "dense/bias", "x/y/kernel", "x/y/bias", "other"])
+    zeros = {name: ZEROS["dense/" + name.rpartition("/")[2] if "/" in name else "step"].copy() for name in names}
+    ours: dict[str, Any] = dict(zeros)
+    with tf.Graph().as_default():
+        variables = {
+            name: tf.compat.v1.get_variable(name, initializer=value, use_resource=True) for name, value in zeros.items()
+        }
+        try:
+            tf.compat.v1.train.init_from_checkpoint(path, pairs)
+            with tf.compat.v1.Session() as session:
+                session.run(tf.compat.v1.global_variables_initializer())
+                theirs = session.run(variables)
+        except (ValueError, tf.errors.OpError):
+            theirs = None
+    try:
+        openckpt.init_from_checkpoint(path, pairs, ours)
+    except (ValueError, openckpt.CheckpointError):
+        assert theirs is None
+        return
+    assert theirs is not None
+    assert {name: value.tolist() for name, value in theirs.items()} == {
+        name: value.tolist() for name, value in ours.items()
+    }

@@ -77,8 +77,10 @@ def _targets(name: str, target: object, known: Mapping[str, object]) -> list[tup
     if below:
         return [(name, below)]
     if not name.endswith("/"):
-        raise ValueError(f"{target!r} is no variable, and {name!r} is no scope: a scope ends with '/'")
-    scope = "" if target in ("", "/") else target.rstrip("/") + "/"
+        raise ValueError(f"{target!r} is no variable, and {name!r} no scope: a scope ends with '/'")
+    if target and not target.endswith("/"):  # TensorFlow takes what stands before the last slash, or the root
+        raise ValueError(f"{target!r} is no variable, and no scope either: a scope ends with '/'")
+    scope = "" if target == "/" else target
     front = "" if name == "/" else name
     found = {_whole(own)[len(scope) :]: None for own in known if own.startswith(scope)}
     if not found:
