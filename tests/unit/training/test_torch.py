@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import openckpt
-from openckpt.errors import MismatchError, UnsupportedError
+from openckpt.errors import CorruptionError, MismatchError, UnsupportedError
 from openckpt.training import Checkpoint
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore:::torch.*")]
@@ -411,6 +411,33 @@ def test_groups_that_were_two_and_differ_cannot_become_one(torch: Any, tmp_path:
 
     assert caught.value.code == "training.mismatch" and "lr" in caught.value.message
     assert torch.equal(other.weight, before)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[]", "{}", '{"params":[[5]],"param_groups":[{}],"state":{}}', '{"params":[["model/weight"]],"param_groups":[],"state":{}}',
+     '{"params":[["model/weight"]],"param_groups":["lr"],"state":{}}', '{"params":"ab","param_groups":[{},{}],"state":{}}',
+     '{"params":[["model/weight"]],"param_groups":[{"lr":1}],"state":{"7":{}}}',
+     '{"params":[["model/weight"]],"param_groups":[{"lr":1}],"state":{"0":[1]}}',
+     '{"params":[["model/weight"]],"param_groups":[{"lr":{"!array":"none"}}],"state":{}}', "[" * 5000, "not json"],
+    ids=range(11),
+)  # fmt: skip
+def test_a_strange_state_is_refused_before_anything_changes(torch: Any, tmp_path: Path, text: str) -> None:
+    """Whatever the file says, the model keeps its weights."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    path = Checkpoint(model=model, optimizer=optimizer).write(tmp_path / "ckpt")
+    tensors = openckpt.load(path)
+    tensors["optimizer/.ATTRIBUTES/py_state"] = text.encode()
+    openckpt.save(path, tensors, overwrite=True)
+    with torch.no_grad():
+        model.weight.fill_(7)
+
+    with pytest.raises((MismatchError, CorruptionError)) as caught:
+        Checkpoint(model=model, optimizer=optimizer).read(path)
+
+    assert caught.value.code in ("training.mismatch", "training.bad-state")
+    assert model.weight.item() == 7 and optimizer.param_groups[0]["lr"] == 0.1
 
 
 def test_an_optimizer_without_its_model_is_refused(torch: Any, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def optimizer_view(optimizer: Any) -> View:
         leaves=(rest,),
         slots=_Slots(optimizer),
         absorb=rest.absorb,
-        examine=rest.examine,
+        examine=rest.why_not,
         walked=rest.walked,
         is_optimizer=True,
     )
@@ -122,26 +122,27 @@ class _Rest:
 
     # -- the state ----------------------------------------------------------------------------------------------------
 
-    def examine(self, data: bytes, specs: Mapping[str, TensorSpec]) -> str | None:
+    def why_not(self, data: bytes, specs: Mapping[str, TensorSpec]) -> str | None:
         """Return why the stored groups cannot be taken."""
-        try:
-            state = json.loads(data)
-            groups = self._stored_groups(state["params"])
-            settings = [dict(group) for group in state["param_groups"]]
-            for number, stored in groups.items():
-                first = settings[min(stored)]
-                names = {
-                    name for other in stored for name in settings[other] if settings[other][name] != first.get(name)
-                }
-                if names:
-                    return (
-                        f"the parameters of group {number} are in groups {sorted(stored)} of the file, which differ in "
-                        f"{', '.join(sorted(names))}"
-                    )
-        except (ValueError, LookupError, TypeError) as error:
-            return f"what is stored is not the state of a torch optimizer: {error!r}"
+        import numpy as np
+
+        where = Where("", _KIND)
+        decode_state(data, {name: np.empty(0) for name in specs}, where)  # raises what is wrong with the text itself
+        state = json.loads(data)
+        if not _is_optimizer_state(state):
+            return "what is stored is not the state of a torch optimizer"
+        groups = self._stored_groups(state["params"])
         if not groups and any(state["params"]):
             return "none of its parameters is one of the stored optimizer's; name the model as the file does"
+        settings = state["param_groups"]
+        for number, stored in groups.items():
+            first = settings[min(stored)]
+            names = {name for other in stored for name in settings[other] if settings[other][name] != first.get(name)}
+            if names:
+                return (
+                    f"the parameters of group {number} are in groups {sorted(stored)} of the file, which differ in "
+                    f"{', '.join(sorted(names))}"
+                )
         return None
 
     def absorb(self, data: bytes, arrays: Mapping[str, Array]) -> object:
@@ -172,6 +173,23 @@ class _Rest:
                 if group is not None:
                     found.setdefault(group, set()).add(number)
         return found
+
+
+def _is_optimizer_state(state: Any) -> bool:
+    """Return whether parsed JSON has the form that the head of this module draws."""
+    if not isinstance(state, dict) or not {"params", "param_groups", "state"} <= state.keys():
+        return False
+    params, groups, rest = state["params"], state["param_groups"], state["state"]
+    if not (isinstance(params, list) and isinstance(groups, list) and isinstance(rest, dict)):
+        return False
+    count = sum(len(paths) for paths in params if isinstance(paths, list))
+    return (
+        len(params) == len(groups)
+        and all(isinstance(paths, list) and all(isinstance(path, str) for path in paths) for paths in params)
+        and all(isinstance(group, dict) and not any(name.startswith("!") for name in group) for group in groups)
+        and all(isinstance(values, dict) for values in rest.values())
+        and all(number.isascii() and number.isdigit() and int(number) < count for number in rest)
+    )
 
 
 def _set(group: dict[str, Any], name: str, value: Any) -> None:
