@@ -1,7 +1,7 @@
 """Python's cyclic garbage collector, held off while many small objects are made.
 
 Walking 20,000 variables makes half a million tuples, all of them in use. Every few thousand, the collector looks through all
-of the program's objects for cycles, and finds none: measured, 60 % of the time of a save and of a restore.
+of the program's objects for cycles, and finds none: measured, more than half of the time of a save and of a restore.
 """
 
 from __future__ import annotations
