@@ -63,7 +63,8 @@ CODES: dict[str, Code] = {
     ),
     "writing.prefix": Code(
         "error",
-        "The prefix has no last part to name the files after, or one that this system cannot hold.",
+        "The prefix has no last part to name the files after, or one that this system cannot hold, or it is a URL: openckpt writes "
+        "to the disks of this machine.",
         "name the checkpoint, for example run/ckpt-1",
     ),
     "writing.slices": Code(

@@ -25,6 +25,7 @@ from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening import open as open_checkpoint
 from openckpt.storage.disk import DISK
 from openckpt.writing import MaxShardSize
+from openckpt.writing.keys import refuse_url
 
 if TYPE_CHECKING:
     from openckpt.findings import Progress
@@ -86,6 +87,7 @@ def convert(
         ValueError: an argument makes no sense.
     """
     target = os.fspath(dst)
+    refuse_url(DISK if store is None else store, target, code="convert.target")
     chosen = choose_format(target, to)
     casts = parse_casts(cast)
     if max_memory < LEAST_MEMORY:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from openckpt.errors import CheckpointError, UnsupportedError, Where
 from openckpt.formats.slicing import is_slice_key, parse_slice_key
 from openckpt.limits import DEFAULT_LIMITS
+from openckpt.storage.local import LocalStore
 from openckpt.storage.writable import WritableStore
 
 T = TypeVar("T")
@@ -100,11 +102,22 @@ def split_prefix(store: WritableStore, prefix: str) -> tuple[str, str]:
     """Return ``(directory, stem)`` of a prefix.
 
     Raises:
-        UnsupportedError: it has no last part to name files after (``writing.prefix``).
+        UnsupportedError: it has no last part to name files after, or is a URL (``writing.prefix``).
     """
+    refuse_url(store, prefix)
     directory, stem = store.split(prefix)
     if stem in ("", ".", "..") or "\0" in prefix:
         raise UnsupportedError(
             "writing.prefix", prefix or ".", "this is no prefix: it does not say what to call the files"
         )
     return directory, stem
+
+
+def refuse_url(store: WritableStore, path: str, *, code: str = "writing.prefix") -> None:
+    """Raise UnsupportedError where a path on the local disk is a URL."""
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path)
+    if scheme is not None and isinstance(store, LocalStore):
+        # As a path it would be a directory "s3:" on the disk of a machine that may be gone tomorrow.
+        message = f"this is a URL ({scheme[0]}), and openckpt writes to the disks of this machine"
+        fix = "write to a directory, then copy it with the tool of that place (aws s3 cp --recursive, gsutil cp -r)"
+        raise UnsupportedError(code, path, message, fix=fix)

@@ -14,6 +14,7 @@ from openckpt.formats.names import MANIFEST_NAME
 from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
+from openckpt.writing.keys import refuse_url
 from openckpt.writing.place import settle_dead
 
 ManifestUpdate: TypeAlias = Callable[[bytes | None], bytes]
@@ -95,11 +96,13 @@ def update_checkpoint_state(
         ValueError: as many timestamps as paths are needed.
         ConflictError: the manifest would have the name of the checkpoint itself (``writing.manifest-name``; TensorFlow
             raises RuntimeError).
+        UnsupportedError: the directory is a URL (``writing.prefix``).
         OSError: the system refused.
     """
     store = DISK if store is None else store
     name = MANIFEST_NAME if latest_filename is None else latest_filename
     directory, newest = os.fsdecode(save_dir), os.fsdecode(model_checkpoint_path)
+    refuse_url(store, directory)
     directory = directory.rstrip("/") or directory[:1]
     if os.path.abspath(os.path.join(directory, name)) == os.path.abspath(newest):
         raise ConflictError("writing.manifest-name", newest, "the checkpoint has the name of the manifest beside it")

@@ -334,6 +334,15 @@ def test_a_target_that_says_nothing_sensible_is_refused(tmp_path: Path, small: s
     assert refusal(small, os.path.join(tmp_path, target)).code == "convert.target"
 
 
+@pytest.mark.parametrize("target", ["s3://bucket/x", "gs://bucket/x.npz", "file:///x.safetensors"])
+def test_a_url_is_no_target(tmp_path: Path, small: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would become a directory of that name."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    assert refusal(small, target).code == "convert.target"
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_a_directory_is_no_target_file(tmp_path: Path, small: str) -> None:
     """It would have to go first."""
     (tmp_path / "x.h5").mkdir()

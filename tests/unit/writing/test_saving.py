@@ -110,9 +110,9 @@ def test_a_prefix_is_any_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not [name for name in names(tmp_path) if ".openckpt-" in name]
 
 
-@pytest.mark.parametrize("prefix", ["run/", "", "/", ".", "run/..", "run/.", "a\0b"])
+@pytest.mark.parametrize("prefix", ["run/", "", "/", ".", "run/..", "run/.", "a\0b", "s3://b/ckpt-1", "file:///ckpt"])
 def test_what_is_no_prefix_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
-    """It must say what to call the files."""
+    """It must say what to call the files, on a disk: a URL would become a directory of that name."""
     monkeypatch.chdir(tmp_path)
     for act in (
         lambda: openckpt.save(prefix, W),
@@ -122,6 +122,8 @@ def test_what_is_no_prefix_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         with pytest.raises(UnsupportedError) as caught:
             act()
         assert caught.value.code == "writing.prefix"
+    with pytest.raises(UnsupportedError):
+        openckpt.update_checkpoint_state("gs://bucket/run", "gs://bucket/run/ckpt-1")
     assert names(tmp_path) == []
 
 
