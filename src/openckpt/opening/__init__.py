@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         load_checkpoint,
         load_variable,
     )
+    from openckpt.opening.watching import checkpoints_iterator, get_checkpoint_mtimes
 
 _HOMES = {
     "CheckpointReader": "reader",
@@ -39,6 +40,8 @@ _HOMES = {
     "Target": "target",
     "TensorFlowReader": "tensorflow_api",
     "checkpoint_exists": "tensorflow_api",
+    "checkpoints_iterator": "watching",
+    "get_checkpoint_mtimes": "watching",
     "get_checkpoint_state": "tensorflow_api",
     "group_directory": "grouping",
     "latest_checkpoint": "tensorflow_api",
@@ -60,6 +63,8 @@ __all__ = [
     "Target",
     "TensorFlowReader",
     "checkpoint_exists",
+    "checkpoints_iterator",
+    "get_checkpoint_mtimes",
     "get_checkpoint_state",
     "group_directory",
     "latest_checkpoint",

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsInt
 
 from openckpt.errors import CheckpointWarning, ConflictError, UnsupportedError, Where
-from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, parse_v1_shard_name
+from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.adapters import view_of
@@ -187,7 +187,7 @@ class Saver:
         pattern = parse_v1_shard_name(path)
         names = [path + INDEX_SUFFIX, path]
         if pattern is not None and pattern[1] is None:
-            names.append(path.replace("?????", "00000"))
+            names.append(v1_shard_name(pattern[0], 0, pattern[2]))
         for name in names:
             stat = self._store.stat(name)
             if stat is not None:
