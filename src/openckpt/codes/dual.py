@@ -29,6 +29,11 @@ CODES: dict[str, Code] = {
         "Index and safetensors header name different tensors: the index was made anew over the same data file, to rename or to leave out. TensorFlow and openckpt go by the index.",
         None,
     ),
+    "dual.superseded": Code(
+        "note",
+        "A delta checkpoint: tensors that had not changed lie in a data file that it shares with an earlier step, together with values that it has replaced.",
+        None,
+    ),
     "dual.version": Code(
         "error", "The file was written by an openckpt that is newer than this one.", "pip install --upgrade openckpt"
     ),

@@ -88,6 +88,11 @@ CODES: dict[str, Code] = {
         "A checkpoint of this number exists, and this program did not write it: its counter began again at 0.",
         "restore the latest checkpoint first, which continues its counter, or save into another directory",
     ),
+    "training.nothing-frozen": Code(
+        "error",
+        "The save was told that a part of the program never changes, and the program has no part of that name.",
+        "spell it as the keys are spelled, from the root: openckpt show {path}",
+    ),
     "training.forked": Code(
         "error",
         "A forked process asks for a save that its parent has begun: only the parent has the thread that writes it.",

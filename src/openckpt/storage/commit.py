@@ -128,6 +128,7 @@ class Commit:
         names: Mapping[PendingFile, str],
         *,
         adopted: Mapping[str, str] | None = None,
+        linked: Mapping[str, str] | None = None,
         record: bytes = b"",
     ) -> None:
         """Give data files their names, none of which may be taken, once all their bytes are safe.
@@ -136,6 +137,7 @@ class Commit:
             names: file -> its name in the directory.
             adopted: path of a file that is there already -> the second name that it gets in the directory. Where the file
                 system has no hard links it is renamed.
+            linked: the same of files that keep their first name; OSError where the file system has no hard links.
             record: what `Settle` needs should this process die before the commit point.
 
         Raises:
@@ -150,6 +152,8 @@ class Commit:
             self._temporary.pop(file.path)
         for source, name in (adopted or {}).items():
             self._adopt(source, self._path(name))
+        for source, name in (linked or {}).items():
+            self._adopt(source, self._path(name), movable=False)
         self._sync_directory()
 
     def _rename_new(self, source: str, path: str, undo: Callable[[], None]) -> None:
@@ -172,8 +176,8 @@ class Commit:
         if self._stat(source) is None:
             self._store.rename_new(path, source)
 
-    def _adopt(self, source: str, path: str) -> None:
-        if self._stat(source) is None and self._stat(path) is not None:
+    def _adopt(self, source: str, path: str, *, movable: bool = True) -> None:
+        if movable and self._stat(source) is None and self._stat(path) is not None:
             return  # an earlier try, without hard links, died after it had renamed this one
         if self._durable:
             with doing("sync", source):
@@ -185,7 +189,7 @@ class Commit:
         except FileExistsError:
             raise ConflictError("commit.exists", path, "a file of this name is there already") from None
         except OSError as error:
-            if not has_no_links(error):
+            if not movable or not has_no_links(error):
                 raise
             if self._lock is not None:  # from here on its final name may be the only one: no sweep may take it
                 with doing("write", self._lock.path):

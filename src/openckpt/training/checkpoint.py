@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
@@ -23,6 +23,7 @@ from openckpt.training.collecting import collection_held
 from openckpt.training.config import CONFIG_KEY, compare_config, encode_config, explain
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
 from openckpt.training.deferred import Claims, Deferral
+from openckpt.training.delta import Delta, frozen_keys
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.recording import FULL_GRAPH_KEY, Recorded, record, values_of
 from openckpt.training.report import forgotten_optimizers, make_report, unresolved_ids, variables_of
@@ -76,7 +77,7 @@ class Checkpoint:
         """of restores whose values wait for something, the newest last"""
         self._claims, self._restores = Claims(), 0
         self._saving, self._turn, self._buffers = Saving(), Turn(), HostBuffers()
-        self._saves = 0
+        self._saves, self._delta = 0, Delta()
         self.restored_step: int | None = None
         """the number of the checkpoint that was restored last"""
         self._root_view()  # raises what is wrong with the names
@@ -186,6 +187,8 @@ class Checkpoint:
         *,
         blocking: Literal[True] = True,
         timeout: float | None = None,
+        delta: bool = False,
+        frozen: Collection[str] = (),
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
     ) -> SavedPath: ...
@@ -197,6 +200,8 @@ class Checkpoint:
         *,
         blocking: Literal[False],
         timeout: float | None = None,
+        delta: bool = False,
+        frozen: Collection[str] = (),
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
     ) -> SaveHandle: ...
@@ -207,6 +212,8 @@ class Checkpoint:
         *,
         blocking: bool = True,
         timeout: float | None = None,
+        delta: bool = False,
+        frozen: Collection[str] = (),
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
     ) -> SavedPath | SaveHandle:
@@ -221,6 +228,11 @@ class Checkpoint:
             blocking: return when no crash can take the checkpoint away; else as soon as the values are copied, into memory
                 that is kept for the next time.
             timeout: seconds to wait for a save that is under way.
+            delta: do not write again what has not changed since the last save with ``delta``: the checkpoint refers to it by
+                hard links to data files of that one, which may be deleted all the same. The result says how much
+                (``.linked_nbytes``), or why nothing (``.why_full``).
+            frozen: with ``delta``: what never changes, as the keys have it (``"model/encoder"``); looked at when it is first
+                declared, and believed afterwards.
             durability: see `openckpt.save`.
             store: where to write; the local disk when not given.
 
@@ -247,8 +259,11 @@ class Checkpoint:
                     update_manifest=lambda _: newest,
                     durability=durability,
                     store=store,
+                    frozen=frozen if delta else None,
                 )
-                return self._write(path, put) if blocking else self._write_behind(path, put)
+                if blocking:
+                    return self._write(path, put, frozen=frozen)
+                return self._write_behind(path, put, frozen=frozen)
             except BaseException:
                 counter.number -= 1
                 raise
@@ -275,6 +290,8 @@ class Checkpoint:
         *,
         blocking: Literal[True] = True,
         timeout: float | None = None,
+        delta: bool = False,
+        frozen: Collection[str] = (),
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
     ) -> SavedPath: ...
@@ -286,6 +303,8 @@ class Checkpoint:
         *,
         blocking: Literal[False],
         timeout: float | None = None,
+        delta: bool = False,
+        frozen: Collection[str] = (),
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
     ) -> SaveHandle: ...
@@ -296,6 +315,8 @@ class Checkpoint:
         *,
         blocking: bool = True,
         timeout: float | None = None,
+        delta: bool = False,
+        frozen: Collection[str] = (),
         durability: Durability = "power-loss",
         store: WritableStore | None = None,
     ) -> SavedPath | SaveHandle:
@@ -303,16 +324,29 @@ class Checkpoint:
         with self._turn.taken(timeout) as left:
             self._saving.settle(left)
             path = os.fspath(prefix)
-            put = partial(self._put, path, overwrite=True, update_manifest=False, durability=durability, store=store)
-            return self._write(path, put) if blocking else self._write_behind(path, put)
+            put = partial(
+                self._put,
+                path,
+                overwrite=True,
+                update_manifest=False,
+                durability=durability,
+                store=store,
+                frozen=frozen if delta else None,
+            )
+            if blocking:
+                return self._write(path, put, frozen=frozen)
+            return self._write_behind(path, put, frozen=frozen)
 
-    def _write(self, path: str, put: Put, beside: Mapping[str, bytes] | None = None) -> SavedPath:
+    def _write(
+        self, path: str, put: Put, beside: Mapping[str, bytes] | None = None, frozen: Collection[str] = ()
+    ) -> SavedPath:
         """Save the live values by ``put``, and return when it has."""
         self._say_unsaid()
         with collection_held():
             live = self._live()
             recorded = record(live)
-            values = self._described(recorded, values_of(recorded, path), self._beside(live, path, beside))
+            self._buffers.frozen &= frozen_keys(recorded.leaves, frozen, path)
+            values = self._described(recorded, live, values_of(recorded, path), beside or {}, path)
         nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
         try:
             with collection_held(when=len(values) > 64 and nbytes < 256 << 20):
@@ -320,23 +354,19 @@ class Checkpoint:
         finally:
             live.release()
 
-    def _write_behind(self, path: str, put: Put, beside: Mapping[str, bytes] | None = None) -> SaveHandle:
+    def _write_behind(
+        self, path: str, put: Put, beside: Mapping[str, bytes] | None = None, frozen: Collection[str] = ()
+    ) -> SaveHandle:
         """Copy the live values and let ``put`` save them in the background."""
         self._say_unsaid()
         with collection_held():
             live = self._live()
             recorded = record(live)
-            copies = take_snapshot(recorded.leaves, path, self._buffers)
-            values = self._described(recorded, copies, self._beside(live, path, beside))
+            fixed = frozen_keys(recorded.leaves, frozen, path)
+            copied = take_snapshot(recorded.leaves, path, self._buffers, fixed)
+            values = self._described(recorded, live, copied, beside or {}, path)
             live.release()
         return self._saving.start(path, partial(put, values))
-
-    def _beside(self, live: LiveGraph, path: str, others: Mapping[str, bytes] | None) -> dict[str, bytes]:
-        """Return what is stored beside the values of objects: the config, and what a manager adds."""
-        beside = dict(others or {})
-        if self._config is not None or self._provenance:
-            beside[CONFIG_KEY] = encode_config(self._config, live, provenance=self._provenance, path=path)
-        return beside
 
     def _put(
         self,
@@ -347,16 +377,28 @@ class Checkpoint:
         update_manifest: ManifestUpdate | bool,
         durability: Durability,
         store: WritableStore | None,
+        frozen: Collection[str] | None = None,
     ) -> SavedPath:
         """Write values that nobody changes; touches no live object, for it may run on another thread."""
-        saved = save(
-            path,
-            values,
-            overwrite=overwrite,
-            durability=durability,
-            update_manifest=update_manifest,
-            store=store,
-        )
+        if frozen is None:
+            saved = save(
+                path,
+                values,
+                overwrite=overwrite,
+                durability=durability,
+                update_manifest=update_manifest,
+                store=store,
+            )
+        else:
+            saved = self._delta.save(
+                path,
+                values,
+                frozen_keys(values, frozen, path),
+                overwrite=overwrite,
+                durability=durability,
+                update_manifest=update_manifest,
+                store=store,
+            )
         self._written.add(path)
         self._saves += 1
         return saved
@@ -369,14 +411,22 @@ class Checkpoint:
                 raise
             raise ConflictError("training.exists", path, "a checkpoint of this number is there already") from None
 
-    @staticmethod
-    def _described(recorded: Recorded, values: dict[str, Any], beside: Mapping[str, bytes]) -> dict[str, Any]:
+    def _described(
+        self, recorded: Recorded, live: LiveGraph, values: dict[str, Any], beside: Mapping[str, bytes], path: str
+    ) -> dict[str, Any]:
         """Return what is to be stored: the values, and what says whose they are."""
         if recorded.full_graph is not None:
             values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
         values.update(beside)
+        if self._config is not None or self._provenance:
+            values[CONFIG_KEY] = encode_config(self._config, live, provenance=self._provenance, path=path)
         values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
         return values
+
+    def _forget(self) -> None:
+        """What was declared frozen gets other values now."""
+        self._delta.forget()
+        self._buffers.frozen = frozenset()
 
     def _say_unsaid(self) -> None:
         """Give the warning of a restore whose status the program still holds, before its answer is overtaken."""
@@ -443,6 +493,7 @@ class Checkpoint:
             return InitializationOnlyStatus()
         with self._turn.taken():
             self._saving.wait()
+            self._forget()
             is_first = self._counter() is None
             self._counter(create=True)
             try:
@@ -460,6 +511,7 @@ class Checkpoint:
         """
         with self._turn.taken():
             self._saving.wait()
+            self._forget()
             return self._restore(os.fspath(path), select, partial=partial, cast=cast)
 
     def plan_restore(self, path: str | os.PathLike[str], *, cast: bool = False) -> RestorePlan:

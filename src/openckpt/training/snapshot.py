@@ -17,7 +17,7 @@ from openckpt.storage.threads import start_thread
 from openckpt.training.tracking import Leaf
 
 if TYPE_CHECKING:
-    from openckpt.formats.spec import Array
+    from openckpt.formats.spec import Array, TensorSpec
 
 _CHUNK_BYTES = 8 << 20
 _LARGE_BYTES = 16 << 20
@@ -30,6 +30,8 @@ class HostBuffers:
 
     def __init__(self) -> None:
         self._arrays: dict[str, Array] = {}
+        self.frozen: frozenset[str] = frozenset()
+        """keys whose values have not changed since they were copied, as the program says"""
 
     @property
     def nbytes(self) -> int:
@@ -40,6 +42,11 @@ class HostBuffers:
         """Let go of everything else, before new memory is asked for."""
         for key in [key for key in self._arrays if key not in keys]:
             del self._arrays[key]
+
+    def kept(self, key: str, spec: TensorSpec | None) -> Array | None:
+        """Return the copy of a value that has not changed, None where there is none."""
+        array = self._arrays.get(key) if key in self.frozen else None
+        return array if array is not None and spec is not None and array.shape == spec.shape else None
 
     def copy(self, key: str, value: Any) -> Any:
         """Return the value as it is now; an array lies in memory that is this one's until the next copy under this key."""
@@ -59,13 +66,16 @@ class HostBuffers:
         return array
 
 
-def take_snapshot(leaves: Mapping[str, Leaf], path: str, buffers: HostBuffers) -> dict[str, Any]:
+def take_snapshot(
+    leaves: Mapping[str, Leaf], path: str, buffers: HostBuffers, frozen: frozenset[str] = frozenset()
+) -> dict[str, Any]:
     """Return the values of live objects as they are now, by key.
 
     Args:
         leaves: key -> what is to be saved.
         path: the checkpoint, for messages.
         buffers: where the copies lie; those of another save are overwritten.
+        frozen: keys that the program declares unchanged; not copied again where it did so the last time.
 
     Raises:
         UnsupportedError: something has no value that could be stored (``training.*``).
@@ -73,12 +83,19 @@ def take_snapshot(leaves: Mapping[str, Leaf], path: str, buffers: HostBuffers) -
     buffers.keep(leaves.keys())
     values: dict[str, Any] = {}
     for key, leaf in leaves.items():
+        kept = buffers.kept(key, leaf.spec()) if key in frozen else None
+        if kept is not None:
+            values[key] = kept
+            continue
         try:
-            values[key] = buffers.copy(key, leaf.value())  # one by one: a value from a device is a copy already
+            value = leaf.value()
+            # One by one: a value from a device is a copy already, and TensorFlow never writes into what somebody holds.
+            values[key] = value if getattr(leaf, "is_stable", False) else buffers.copy(key, value)
         except UnsupportedError as error:
             if error.where.key is None:
                 error.where = Where(path, key)
             raise
+    buffers.frozen = frozen
     return values
 
 

@@ -143,7 +143,7 @@ def save(
         draft = _draft_of_opened(opened)
     elif isinstance(tensors, Mapping):
         values = with_text_keys(tensors, prefix)
-        draft = _draft_of(prefix, values, with_text_keys(dtypes or {}, prefix))
+        draft = draft_of(prefix, values, with_text_keys(dtypes or {}, prefix))
     else:
         raise TypeError(
             f"tensors is a mapping from key to array, or an opened checkpoint; not a {type(tensors).__name__}"
@@ -168,7 +168,7 @@ def save(
     return writer.result
 
 
-class _Draft(NamedTuple):
+class Draft(NamedTuple):
     """What is known of a checkpoint before it is laid out; ``ready`` is what had to be encoded to know it."""
 
     announced: Announced
@@ -179,7 +179,8 @@ def _as_opened(tensors: Any) -> OpenedCheckpoint | None:
     return tensors if hasattr(tensors, "read_many") and hasattr(tensors, "specs") else None
 
 
-def _draft_of(prefix: str, values: Mapping[str, Value], dtypes: Mapping[str, str]) -> _Draft:
+def draft_of(prefix: str, values: Mapping[str, Value], dtypes: Mapping[str, str]) -> Draft:
+    """Return what is known of values before they are written."""
     import numpy as np
 
     foreign = dtypes.keys() - values.keys()
@@ -214,16 +215,16 @@ def _draft_of(prefix: str, values: Mapping[str, Value], dtypes: Mapping[str, str
         ready[key] = stored = encode(value, dtype, where)
         counted[key] = text_bytes(value, where) if dtype.name == "string" else 0
         specs[key] = TensorSpec(dtype.name, shape, len(stored.data))
-    return _Draft(Announced(specs, pieces, counted), ready)
+    return Draft(Announced(specs, pieces, counted), ready)
 
 
-def _draft_of_opened(opened: OpenedCheckpoint) -> _Draft:
+def _draft_of_opened(opened: OpenedCheckpoint) -> Draft:
     specs = dict(opened.specs)
     for key, spec in specs.items():
         # Other formats store text otherwise; and of no text at all a bundle may hold four bytes or none (formats 2.7).
         if spec.dtype in ("string", "variant") and (opened.format != "bundle-v2" or not spec.size):
             specs[key] = spec._replace(nbytes=None)
-    return _Draft(Announced(specs), {})
+    return Draft(Announced(specs), {})
 
 
 def _read_in_order(opened: OpenedCheckpoint, order: Sequence[str]) -> Iterator[tuple[str, Array]]:

@@ -69,9 +69,16 @@ class PackedShard:
 class DualShard:
     """The dual layout: every tensor at the place that was planned for it, the header last (docs/format/dual.md)."""
 
-    def __init__(self, file: PendingFile, behind: WriteBehind, tensors: Sequence[DualTensor], path: str) -> None:
+    def __init__(
+        self,
+        file: PendingFile,
+        behind: WriteBehind,
+        tensors: Sequence[DualTensor],
+        path: str,
+        superseded: Sequence[int] = (),
+    ) -> None:
         self.file = file
-        self._plan = plan_dual(tensors, path)
+        self._plan = plan_dual(tensors, path, superseded=superseded)
         self.offsets: Mapping[Place, int] = self._plan.offsets
         self._end = self._plan.end
         self._unsized: dict[Place, int] = {}

@@ -16,6 +16,7 @@ from openckpt.formats.dual import Place
 from openckpt.formats.slicing import Extents, encode_slice_key
 from openckpt.formats.spec import TensorSpec
 from openckpt.writing.keys import decode_key
+from openckpt.writing.linking import Placed
 
 
 class Slots:
@@ -51,6 +52,13 @@ class Slots:
         self.whole.update(zip(raws, range(start, len(self.keys)), strict=True))
         self.sizes += [-1 if spec[2] is None else spec[2] for spec in specs]
         self._fill(shard)
+
+    def add_placed(self, tensors: Mapping[bytes, Placed], shard: int) -> None:
+        """Append tensors that lie whole in a data file that is there already."""
+        start = len(self.keys)
+        self.add_whole(list(tensors), [placed.spec for placed in tensors.values()], shard)
+        self.offsets[start:] = [placed.offset for placed in tensors.values()]
+        self.crcs[start:] = [placed.crc for placed in tensors.values()]
 
     def add_piece(self, raw: bytes, extents: Extents, shape: tuple[int, ...], whole: TensorSpec, shard: int) -> int:
         """Append one piece of a tensor and return its slot."""

@@ -32,6 +32,7 @@ from openckpt.writing.announced import Announced, check_specs, check_value
 from openckpt.writing.behind import WriteBehind
 from openckpt.writing.checking import check_index
 from openckpt.writing.keys import decode_key, encode_key, split_prefix
+from openckpt.writing.linking import LinkedFile, Placed
 from openckpt.writing.manifests import ManifestUpdate, advanced_manifest, check_name
 from openckpt.writing.pieces import check_pieces, is_part
 from openckpt.writing.place import Taken, look_at, record_of, settle_dead, shard_names
@@ -51,7 +52,7 @@ _INDEX_BYTES = 256  # of an entry with its key, for the estimate of free space
 class CheckpointWriter:
     """Writes one checkpoint; a context manager. Made by `openckpt.create`. For one thread at a time.
 
-    ``result`` is the `SavedPath` once the block has ended. An error in the block, or a tensor that was announced and never
+    ``result`` is the `SavedPath` once the block has ended, ``files`` are the paths of its data files. An error in the block, or a tensor that was announced and never
     came, leaves everything as it was.
     """
 
@@ -66,6 +67,7 @@ class CheckpointWriter:
         durability: Durability,
         update_manifest: bool | ManifestUpdate,
         store: WritableStore | None,
+        linked: Sequence[LinkedFile] = (),
     ) -> None:
         if layout not in ("dual", "tensorflow"):
             raise ValueError(f"layout is 'dual' or 'tensorflow', not {layout!r}")
@@ -84,6 +86,7 @@ class CheckpointWriter:
         self._sharding = sharding
         self._overwrite = overwrite
         self._update_manifest = update_manifest
+        self._linked = linked  # numbered behind the data files that are written
         self._taken = Taken(False, {})
         self._behind = WriteBehind()
         self._shards: list[Shard] = []
@@ -93,6 +96,7 @@ class CheckpointWriter:
         self._process: int | None = None  # that writes it, while the block runs
         self._failed: BaseException | None = None
         self.result: SavedPath | None = None
+        self.files: list[str] = []
 
     def __enter__(self) -> CheckpointWriter:
         if self._process is not None or self.result is not None:
@@ -150,6 +154,8 @@ class CheckpointWriter:
         if self._sharding is None and not self._announced.pieces:
             self._slots.add_whole(raws, list(specs.values()), 0)
             self._open_shard(0, DualTensor.whole(raws, specs.values()))
+            for number, linked in enumerate(self._linked, 1):
+                self._slots.add_placed(linked.tensors, number)
             return
         counted = self._announced.counted
         policy = self._sharding or OneShard()
@@ -266,10 +272,28 @@ class CheckpointWriter:
             shard.flush()
         self._behind.drain()
 
+    def placed(self) -> dict[str, Placed]:
+        """Return where every tensor lies that is stored whole and whose size its dtype and shape settle, once all are written."""
+        slots, names = self._slots, {dtype.enum: dtype for dtype in BY_NAME.values() if dtype.itemsize}
+        return {
+            decode_key(raw): Placed(
+                TensorSpec(names[slots.enums[slot]].name, slots.shapes[slot], slots.sizes[slot]),
+                slots.shards[slot],
+                slots.offsets[slot],
+                slots.crcs[slot],
+            )
+            for raw, slot in slots.whole.items()
+            if slots.enums[slot] in names
+        }
+
+    def payload(self, shard: int) -> int:
+        """Return the bytes of all tensors in one data file, once all are written."""
+        return sum(size for size, at in zip(self._slots.sizes, self._slots.shards, strict=True) if at == shard)
+
     def put_all(self, values: Mapping[str, Value | Stored]) -> None:
         """Write every announced tensor, each as its spec says; all must stay as they are until the block ends."""
         for number, shard in enumerate(self._shards):
-            order = self._slots.in_order(number, len(self._shards), shard.offsets)
+            order = self._slots.in_order(number, len(self._shards) + len(self._linked), shard.offsets)
             for start in range(0, len(order), _RUN):
                 self._put_run(shard, order[start : start + _RUN], values)
             shard.flush()
@@ -361,19 +385,23 @@ class CheckpointWriter:
             raise UnsupportedError("writing.no-tensors", self.prefix, "there is no tensor to save")
         for shard in self._shards:
             shard.flush()
-        count = self._taken.free_count(len(self._shards))
+        written, links = len(self._shards), len(self._linked)
+        count = self._taken.free_count(written + links)
         entries = slots.entries(count, self.prefix, sort_pieces=self._layout == "dual")
         table = encode_table(entries)  # beside the last bytes on their way
         self._behind.drain()
         crcs = dict(zip(slots.places(), slots.crcs, strict=True))
-        self._shards += [self._new_shard() for _ in range(count - len(self._shards))]
+        self._shards += [self._new_shard() for _ in range(count - written - links)]
         for shard in self._shards:
             shard.finish(crcs)
         files: list[PendingFile] = [shard.file for shard in self._shards]
         names = shard_names(self._stem, count)
+        shared = {file.path: name for file, name in zip(self._linked, names[written:], strict=False)}
+        own = [*names[:written], *names[written + links :]]
         index = commit.put(table)
-        commit.publish(dict(zip(files, names, strict=True)), record=record_of(count, self._taken))
-        ends = {name: file.end for name, file in zip(names, files, strict=True)}
+        commit.publish(dict(zip(files, own, strict=True)), linked=shared, record=record_of(count, self._taken))
+        ends = {name: file.end for name, file in zip(own, files, strict=True)}
+        ends |= {shared[linked.path]: linked.size for linked in self._linked}
         commit.switch(
             index,
             self._stem + INDEX_SUFFIX,
@@ -389,12 +417,15 @@ class CheckpointWriter:
             self.prefix,
             step=step_of(self.prefix),
             durability=commit.durability,
-            nbytes=len(table) + sum(file.end for file in files),
+            nbytes=len(table) + sum(ends.values()),
+            linked_nbytes=sum(linked.size for linked in self._linked),
         )
+        self.files = [self._store.join(commit.directory, name) for name in names]
 
     def _new_shard(self, tensors: Sequence[DualTensor] = ()) -> Shard:
         """Return a new data file, laid out for some tensors; of none where the count is above that of the shards."""
         file = self._commit.create()
         if self._layout == "tensorflow":
             return PackedShard(file, self._behind)
-        return DualShard(file, self._behind, tensors, self.prefix)
+        marked = [number for number, linked in enumerate(self._linked, 1) if linked.is_superseded]
+        return DualShard(file, self._behind, tensors, self.prefix, () if self._shards else marked)

@@ -219,6 +219,7 @@ def _check_header(header: Header, reader: BundleReader, index: ByteSource) -> It
 def _check_shards(reader: BundleReader, survey: _Survey, limits: Limits) -> Iterator[Finding]:
     """Compare the places that entries claim with the files that are there."""
     shards = reader.shards
+    superseded: frozenset[int] = frozenset()
     for shard in sorted(set(survey.by_shard) | set(shards.missing())):
         pieces = sorted(survey.by_shard.get(shard, ()), key=lambda piece: (piece.offset, piece.size))
         keys = [piece.key for piece in pieces]
@@ -251,11 +252,29 @@ def _check_shards(reader: BundleReader, survey: _Survey, limits: Limits) -> Iter
                 found=f"{source.size} bytes",
                 lost=survey.lost([piece.key for piece in beyond]),
             )
-        yield from check_regions(source, pieces)
-        if not pieces or pieces[0].offset:
+        has_header = not pieces or pieces[0].offset > 0
+        if has_header and not shard:
+            from openckpt.formats.dual.comparing import find_superseded
+
+            superseded = find_superseded(source, [piece.offset for piece in pieces if piece.size], limits)
+        is_superseded = shard in superseded
+        regions = check_regions(source, pieces)
+        yield from _of_earlier_steps(source, pieces, regions) if is_superseded else regions
+        if has_header:
             from openckpt.formats.dual.comparing import compare_with_index
 
-            yield from compare_with_index(source, {piece.stored_key: piece.entry for piece in pieces}, limits)
+            entries = {piece.stored_key: piece.entry for piece in pieces}
+            yield from compare_with_index(source, entries, limits, superseded=is_superseded)
+
+
+def _of_earlier_steps(source: ByteSource, pieces: list[Piece], regions: Iterator[Finding]) -> Iterator[Finding]:
+    """Say how much of a linked data file this checkpoint does not use, instead of what lies between its tensors."""
+    used = sum(piece.size for piece in pieces)
+    message = f"a link to the data file of an earlier step: {used} of its {source.size} bytes are this checkpoint's"
+    yield make_finding("dual.superseded", source.path, message)
+    for finding in regions:
+        if finding.code != "bundle.unused-bytes":
+            yield finding
 
 
 def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: Progress | None) -> Iterator[Finding]:

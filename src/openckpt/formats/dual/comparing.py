@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from openckpt.errors import CheckpointError, Where
 from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.dtypes import dtype_of_enum
-from openckpt.formats.dual.layout import METADATA_MARK
+from openckpt.formats.dual.layout import METADATA_MARK, SUPERSEDED_START
 from openckpt.formats.dual.parsing import DualEntry
 from openckpt.formats.safetensors import parse_header
 from openckpt.formats.slicing import encode_slice_key
@@ -26,15 +26,37 @@ if TYPE_CHECKING:
 _MARK = METADATA_MARK.encode()
 # More than the header needs for a tensor: its key three times, in the longest escapes that JSON has, and its shape twice.
 _EACH, _EACH_KEY_BYTE, _EACH_DIMENSION = 512, 24, 160
+_MOST_SUPERSEDED = 8 << 20  # bytes of a header that speaks of more tensors than the index, rightly
 
 
-def compare_with_index(source: ByteSource, stored: Mapping[bytes, BundleEntry], limits: Limits) -> Iterator[Finding]:
+def find_superseded(source: ByteSource, offsets: Iterable[int], limits: Limits) -> frozenset[int]:
+    """Return which data files of a checkpoint hold values of earlier steps too, as its first one says.
+
+    Args:
+        source: the first data file.
+        offsets: where the index places tensors in it.
+        limits: caps for the header.
+    """
+    text = _read_header(source, offsets)
+    if SUPERSEDED_START.encode() not in text[text.rfind(_MARK) :]:
+        return frozenset()
+    try:
+        header = parse_header(text, source.path, source.size, limits)
+    except CheckpointError:
+        return frozenset()  # said by `compare_with_index`
+    return frozenset() if header.dual is None else frozenset(header.dual.superseded)
+
+
+def compare_with_index(
+    source: ByteSource, stored: Mapping[bytes, BundleEntry], limits: Limits, *, superseded: bool = False
+) -> Iterator[Finding]:
     """Yield what the header of a dual shard says otherwise than the index; nothing of a file that has no such header.
 
     Args:
         source: the data file.
         stored: stored key (slice keys among them) -> entry, of everything that the index places in this file.
         limits: caps for the header.
+        superseded: the file holds tensors of earlier steps too.
     """
     text = _read_header(source, [entry.offset for entry in stored.values() if entry.size])
     if _MARK not in text:
@@ -44,7 +66,11 @@ def compare_with_index(source: ByteSource, stored: Mapping[bytes, BundleEntry], 
         return  # cut short: that is a finding of its own
     rank = max((len(entry.shape or ()) for entry in stored.values()), default=0)
     most = 4096 + sum(_EACH + _EACH_KEY_BYTE * len(key) for key in stored) + _EACH_DIMENSION * rank * len(stored)
+    if superseded and most < len(text) <= _MOST_SUPERSEDED:
+        most = len(text)
     if len(text) > most:
+        if superseded:
+            return
         # Parsed, it would take ten times its size, and whoever wrote the index could not have written it.
         message = f"the safetensors header of {len(text)} bytes is too long for {len(stored)} tensors"
         yield make_finding("dual.differs", source.path, message, expected=f"at most {most} bytes")
@@ -56,7 +82,7 @@ def compare_with_index(source: ByteSource, stored: Mapping[bytes, BundleEntry], 
         yield finding_of(error, severity="warning")
         return
     if header.dual is not None:
-        yield from _compare(header.dual.entries, stored, source.path)
+        yield from _compare(header.dual.entries, stored, source.path, superseded=superseded)
 
 
 def _read_header(source: ByteSource, offsets: Iterable[int]) -> bytes:
@@ -69,7 +95,9 @@ def _read_header(source: ByteSource, offsets: Iterable[int]) -> bytes:
     return source.read_at(8, length)
 
 
-def _compare(entries: Iterable[DualEntry], stored: Mapping[bytes, BundleEntry], path: str) -> Iterator[Finding]:
+def _compare(
+    entries: Iterable[DualEntry], stored: Mapping[bytes, BundleEntry], path: str, *, superseded: bool
+) -> Iterator[Finding]:
     seen: set[bytes] = set()
     alone = 0
     differ: list[tuple[DualEntry, BundleEntry]] = []
@@ -95,7 +123,7 @@ def _compare(entries: Iterable[DualEntry], stored: Mapping[bytes, BundleEntry], 
             found=_describe(entry.spec.dtype, entry.spec.shape, entry.offset, entry.spec.nbytes or 0, entry.crc),
         )
     missing = len(stored) - len(seen)
-    if alone or missing:
+    if missing or (alone and not superseded):
         message = (
             f"the safetensors header names {alone} tensors that the index does not have, and lacks {missing} of its own"
         )

@@ -17,6 +17,9 @@ The value of ``openckpt`` is JSON as well, and says what safetensors cannot:
                    header, with   order of the header          or in pieces ("slice":"0,2:-"; the shape is the whole tensor's)
                    these digits 0
 
+The first data file of a delta checkpoint has a member more, ``"superseded":[1,2]``: the numbers of the checkpoint's data files that
+are links to those of earlier ones and hold, beside its own tensors, values that are no longer its.
+
 All digits have a fixed width: the header can be reserved before the tensors are written, and filled in when their checksums are
 known. It is the last member of the header, where the stock library never writes it: a file that another program has rewritten
 is told by that.
@@ -63,6 +66,8 @@ METADATA_START = METADATA_MARK + '{\\"version\\":1,\\"header\\":\\"'
 METADATA_REST = '\\",\\"crc32c\\":\\"'
 TENSORS_START = '\\",\\"tensors\\":{'
 METADATA_END = '}}"}}'
+SUPERSEDED_START = ',\\"superseded\\":['
+"""what stands between the braces of the end in the first data file of a delta checkpoint"""
 
 _ESCAPED = bytes(range(0x20)) + b'"\\'
 _DIGITS = 19  # of the largest offset that a file can have, 2**63 - 1
@@ -116,6 +121,7 @@ class DualPlan:
     _sized_text: str
     _unsized_names: Mapping[Place, str]
     _described: str
+    _superseded: str
 
     def header(self, crcs: Mapping[Place, int], sizes: Mapping[Place, int] | None = None) -> bytes:
         """Return the first ``data_start`` bytes of the file.
@@ -143,7 +149,9 @@ class DualPlan:
         if sys.byteorder == "little":
             words.byteswap()  # hexadecimal digits come in the order of the bytes
         front = ("{" + ",".join(members)).encode()
-        tail = f"{METADATA_REST}{words.tobytes().hex()}{TENSORS_START}{self._described}{METADATA_END}".encode()
+        tail = (
+            f"{METADATA_REST}{words.tobytes().hex()}{TENSORS_START}{self._described}{_end(self._superseded)}".encode()
+        )
         tail = tail.ljust(self.data_start - 8 - len(front) - 8)
         checksum = b"%08x" % crc32c(tail, crc32c(b"00000000", crc32c(front)))
         return b"".join(((self.data_start - 8).to_bytes(8, "little"), front, checksum, tail))
@@ -194,12 +202,13 @@ def _describe(dtype: str, shape: Iterable[int]) -> str:
     return f':{{"dtype":"{dtype}","shape":[{",".join(map(str, shape))}],"data_offsets":['
 
 
-def plan_dual(tensors: Sequence[DualTensor], where: Where | str = "") -> DualPlan:
+def plan_dual(tensors: Sequence[DualTensor], where: Where | str = "", *, superseded: Sequence[int] = ()) -> DualPlan:
     """Lay out one shard. Equal tensors give an equal plan, in whatever order they come.
 
     Args:
         tensors: what the shard holds; may be empty.
         where: the file, for messages.
+        superseded: numbers of the checkpoint's data files that hold tensors of earlier steps too, ascending.
 
     Raises:
         LimitError: the header would be longer than stock safetensors reads (``dual.header-too-large``).
@@ -245,7 +254,8 @@ def plan_dual(tensors: Sequence[DualTensor], where: Where | str = "") -> DualPla
             names.append(name)
             order.append(kind)
     unsized = {item.tensor.place: _quote(item.name or "") for item in odd if item.kind.nbytes < 0}
-    return _assemble(places, names, order, unsized, _describe_odd(odd), where)
+    marked = f"{SUPERSEDED_START}{','.join(map(str, superseded))}]" if superseded else ""
+    return _assemble(places, names, order, unsized, _describe_odd(odd), marked, where)
 
 
 def _decode(keys: list[bytes]) -> list[str | None]:
@@ -310,6 +320,7 @@ def _assemble(
     kinds: list[_Kind],
     unsized: dict[Place, str],
     described: str,
+    superseded: str,
     where: Where | str,
 ) -> DualPlan:
     raw = "".join(names).encode()
@@ -325,7 +336,7 @@ def _assemble(
     frame = (
         len("{" + METADATA_START + METADATA_REST + TENSORS_START + METADATA_END) + 8 + 8 * (len(kinds) + len(unsized))
     )
-    length = len(text.encode()) + frame + len(described)
+    length = len(text.encode()) + frame + len(described) + len(superseded)
     length += sum(len(_member(name, 0, 0).encode()) + 3 * (_DIGITS - 1) + 1 for name in unsized.values()) + bool(text)
     data_start = -(-(8 + length) // ALIGNMENT) * ALIGNMENT
     if data_start - 8 > HEADER_BYTES:
@@ -337,7 +348,11 @@ def _assemble(
             found=f"{data_start - 8} bytes",
         )
     offsets = dict(zip(places, map(data_start.__add__, ends), strict=False))
-    return DualPlan(data_start, offsets, data_start + ends[-1], tuple(unsized), text, unsized, described)
+    return DualPlan(data_start, offsets, data_start + ends[-1], tuple(unsized), text, unsized, described, superseded)
+
+
+def _end(superseded: str) -> str:
+    return METADATA_END[:1] + superseded + METADATA_END[1:]
 
 
 def _member(name: str, at: int, size: int) -> str:

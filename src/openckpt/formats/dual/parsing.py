@@ -26,7 +26,7 @@ from openckpt.formats.spec import TensorSpec
 from openckpt.formats.strictjson import Json, parse_json
 from openckpt.limits import DEFAULT_LIMITS, Limits
 
-_MEMBERS = {"version", "header", "crc32c", "tensors"}
+_MEMBERS, _OF_DELTA = {"version", "header", "crc32c", "tensors"}, {"superseded"}
 _REQUIRED, _OPTIONAL = {"key", "dtype", "shape"}, {"slice"}
 _MARK, _START = METADATA_MARK.encode(), METADATA_START.encode()
 # From the mark on: one string, then the end of the header.
@@ -65,10 +65,14 @@ class DualEntry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DualShard:
-    """What a shard's header says of the checkpoint: its file, as shown to people, and its tensors in the order of the header."""
+    """What a shard's header says of the checkpoint: its file, as shown to people, and its tensors in the order of the header.
+
+    ``superseded`` are the numbers of the checkpoint's data files that hold values of earlier steps beside its own.
+    """
 
     path: str
     entries: tuple[DualEntry, ...]
+    superseded: tuple[int, ...] = ()
 
 
 def is_rewritten(metadata: Mapping[str, str], shard: DualShard | None) -> bool:
@@ -116,7 +120,7 @@ def parse_dual(
         raise CorruptionError("dual.metadata", where, "the metadata does not start with its version and a checksum")
     _check_text(text, at + len(_START), where)
     document = parse_json(metadata["openckpt"].encode(), where, code="dual.metadata", surrogates=True)
-    if not isinstance(document, dict) or document.keys() != _MEMBERS:
+    if not isinstance(document, dict) or document.keys() - _OF_DELTA != _MEMBERS:
         raise CorruptionError(
             "dual.metadata", where, f"the metadata is an object with exactly {', '.join(sorted(_MEMBERS))}"
         )
@@ -136,7 +140,8 @@ def parse_dual(
     if described:
         name = next(iter(described))
         raise _contradiction(Where(path, name), "the metadata describes a tensor that the header does not have")
-    shard = DualShard(path, tuple(entries))
+    superseded = _parse_superseded(document["superseded"], where, limits) if "superseded" in document else ()
+    shard = DualShard(path, tuple(entries), superseded)
     gather_pieces((shard,), limits)
     return shard
 
@@ -166,6 +171,15 @@ def _parse_checksums(value: Json, count: int, where: Where) -> tuple[int, ...]:
             found=found,
         )
     return struct.unpack(f">{count}I", bytes.fromhex(value))
+
+
+def _parse_superseded(value: Json, where: Where, limits: Limits) -> tuple[int, ...]:
+    if isinstance(value, list):
+        limits.check("shards", len(value), where, "the number of data files")
+        numbers = tuple(number for number in value if type(number) is int and 0 < number < limits.shards)
+        if numbers and list(numbers) == value == sorted(set(numbers)):
+            return numbers
+    raise CorruptionError("dual.metadata", where, "what the metadata says of superseded data is no list of data files")
 
 
 def _parse_described(

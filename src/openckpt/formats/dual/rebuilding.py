@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from openckpt.errors import CorruptionError
+from openckpt.errors import CorruptionError, UnsupportedError
 from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_entry
 from openckpt.formats.bundle.header import encode_header
 from openckpt.formats.dtypes import BY_NAME
@@ -28,8 +28,16 @@ def index_of_dual(shards: Sequence[DualShard], limits: Limits = DEFAULT_LIMITS) 
         limits: caps on numbers of slices.
 
     Raises:
+        UnsupportedError: a delta checkpoint (``dual.superseded``): which of several values of a tensor counts, only its index
+            says.
         CorruptionError: the shards are not of one checkpoint (``dual.duplicate-key``, ``dual.contradiction``).
     """
+    delta = next((shard for shard in shards if shard.superseded), None)
+    if delta is not None:
+        message = (
+            "the index of a delta checkpoint cannot be made again: linked data files hold values of earlier steps too"
+        )
+        raise UnsupportedError("dual.superseded", delta.path, message)
     pieces = gather_pieces(shards, limits)
     keys: list[bytes] = []
     rows: list[tuple[int, tuple[int, ...] | None, int, int, int, int]] = []

@@ -1,0 +1,248 @@
+"""Delta saves: tensors that have not changed are not written again, but referred to where they lie (docs/decisions/0021).
+
+    ckpt-1.data-00000-of-00002  weights and the rest           <--+  ckpt-2.data-00001-of-00003   the same file, by a hard link
+    ckpt-1.data-00001-of-00002  optimizer slots                   |  ckpt-2.data-00000-of-00003   what has changed since
+                                                                  +- ckpt-2.index                 names both
+
+Each step is a whole checkpoint for every reader, and none needs another one's names. A tensor is unchanged when a 128-bit hash of
+its bytes in memory is that of the bytes that were written, or where the program has declared it frozen, at the save before and
+now. A data file is linked while at least half of what it holds still counts, and there are never more than eight.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from openckpt.errors import NotFoundError, Where
+from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.objectpaths import SLOTS
+from openckpt.formats.spec import TensorSpec
+from openckpt.storage.disk import DISK
+from openckpt.storage.pending import has_no_links
+from openckpt.storage.writable import Durability, WritableStore
+from openckpt.training.recording import OWN_PREFIX
+from openckpt.writing import ByGroup, SavedPath
+from openckpt.writing.announced import Announced
+from openckpt.writing.keys import encode_key
+from openckpt.writing.linking import FileId, LinkedFile, Placed, identify
+from openckpt.writing.manifests import ManifestUpdate
+from openckpt.writing.saving import Draft, draft_of
+from openckpt.writing.values import direct_bytes, encode
+from openckpt.writing.writer import CheckpointWriter
+
+_MOST_FILES = 8
+"""of one step, those that it writes among them: each is a file to open for every reader"""
+_GONE = frozenset((errno.ENOENT, errno.EXDEV))
+
+
+class _Known(NamedTuple):
+    """A tensor as the last save has it: its place, the hash of its bytes, and whether it was declared frozen then."""
+
+    placed: Placed
+    digest: bytes
+    is_frozen: bool
+
+
+class _File(NamedTuple):
+    """A data file of the last save: its name, what tells it from others, and the tensor bytes that it was written with."""
+
+    path: str
+    id: FileId | None
+    payload: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What the last save has written or linked."""
+
+    store: WritableStore
+    files: Sequence[_File]
+    tensors: Mapping[str, _Known]
+
+
+class _Links(NamedTuple):
+    """What the next save shares with the last, and why it shares nothing."""
+
+    files: Sequence[tuple[_File, dict[str, _Known]]]
+    why_none: str = ""
+
+    def keys(self) -> set[str]:
+        return {key for _, tensors in self.files for key in tensors}
+
+
+def frozen_keys(keys: Iterable[str], names: Collection[str], path: str) -> frozenset[str]:
+    """Return the keys below the places that a program has declared frozen, slots of optimizers left out.
+
+    Args:
+        keys: of everything that is saved.
+        names: places from the root, as keys spell them: ``"model/encoder"``.
+        path: the checkpoint, for messages.
+
+    Raises:
+        NotFoundError: nothing is saved below a name (``training.nothing-frozen``).
+    """
+    found: set[str] = set()
+    all_keys = [key for key in keys if f"/{SLOTS}/" not in key]
+    for name in names:
+        below = f"{name.strip('/')}/"
+        own = [key for key in all_keys if key.startswith((below, OWN_PREFIX + below))]
+        if not own:
+            message = "this was declared frozen, and nothing of this name is saved"
+            raise NotFoundError("training.nothing-frozen", Where(path, name), message)
+        found.update(own)
+    return frozenset(found)
+
+
+class Delta:
+    """Remembers what the last delta save of a program wrote, and makes the next one. For one save at a time."""
+
+    def __init__(self) -> None:
+        self._base: _Base | None = None
+
+    def forget(self) -> None:
+        """Make the next save a full one: the program got its values from somewhere else."""
+        self._base = None
+
+    def save(
+        self,
+        path: str,
+        values: Mapping[str, Any],
+        frozen: Collection[str],
+        *,
+        overwrite: bool,
+        durability: Durability,
+        update_manifest: ManifestUpdate | bool,
+        store: WritableStore | None,
+    ) -> SavedPath:
+        """Save values; see `openckpt.Checkpoint.save`.
+
+        Args:
+            path: the prefix.
+            values: by key; they must stay as they are.
+            frozen: keys that the program declares unchanged since the save before, if that had the same declaration.
+            overwrite: see `openckpt.save`, as what follows.
+            durability: what the save survives.
+            update_manifest: what becomes of the manifest.
+            store: where to write.
+        """
+        disk: WritableStore = DISK if store is None else store
+        work = _Work(disk, path, values, frozen, self._base)
+
+        def write(links: _Links) -> SavedPath:
+            specs = work.draft.announced.specs
+            linked = links.keys()
+            new = Announced(
+                {key: spec for key, spec in specs.items() if key not in linked}, {}, work.draft.announced.counted
+            )
+            writer = CheckpointWriter(
+                path,
+                announced=new,
+                layout="dual",
+                sharding=None if links.files else ByGroup(lambda key, _: _group(key, frozen)),
+                overwrite=overwrite,
+                durability=durability,
+                update_manifest=update_manifest,
+                store=store,
+                linked=[_linked_file(file, tensors, path) for file, tensors in links.files],
+            )
+            with writer:
+                writer.put_all({**values, **work.draft.ready})
+            assert writer.result is not None
+            self._base = work.base_of(writer, links)
+            writer.result.why_full = links.why_none
+            return writer.result
+
+        links = work.plan()
+        if links.files:
+            try:
+                return write(links)
+            except OSError as error:
+                if not has_no_links(error) and error.errno not in _GONE:
+                    raise
+                links = _Links((), f"the system refused a hard link: {error.strerror}")
+        return write(links)
+
+
+class _Work:
+    """One save: what has changed, and what it shares."""
+
+    def __init__(
+        self, store: WritableStore, path: str, values: Mapping[str, Any], frozen: Collection[str], base: _Base | None
+    ) -> None:
+        self.draft: Draft = draft_of(path, values, {})
+        self._store, self._path, self._values, self._frozen, self._base = store, path, values, frozen, base
+        self._digests: dict[str, bytes] = {}
+
+    def plan(self) -> _Links:
+        """Return which data files of the last save to link."""
+        base = self._base
+        if base is None:
+            return _Links((), "no delta save of this program came before")
+        if base.store is not self._store:
+            return _Links((), "the save before went to another store")
+        unchanged: list[dict[str, _Known]] = [{} for _ in base.files]
+        for key, spec in self.draft.announced.specs.items():
+            known = base.tensors.get(key)
+            if known is not None and known.placed.spec == spec and self._is_unchanged(key, spec, known):
+                unchanged[known.placed.shard][key] = known
+        live = [sum(known.placed.spec.nbytes or 0 for known in tensors.values()) for tensors in unchanged]
+        there = [number for number, file in enumerate(base.files) if live[number] and self._is_there(file)]
+        if not there:
+            missing = any(live)
+            return _Links((), "the files of the save before are gone or others" if missing else "nothing is as it was")
+        worth = [number for number in there if 2 * live[number] >= base.files[number].payload]
+        if not worth:
+            return _Links((), "more than half of what the files of the save before hold has changed")
+        worth = sorted(sorted(worth, key=lambda number: -live[number])[: _MOST_FILES - 1])
+        return _Links([(base.files[number], unchanged[number]) for number in worth])
+
+    def _is_unchanged(self, key: str, spec: TensorSpec, known: _Known) -> bool:
+        return (known.is_frozen and key in self._frozen) or self._digest(key, spec) == known.digest
+
+    def _is_there(self, file: _File) -> bool:
+        return file.id is not None and identify(self._store, file.path) == file.id
+
+    def _digest(self, key: str, spec: TensorSpec) -> bytes:
+        digest = self._digests.get(key)
+        if digest is None:
+            import xxhash
+
+            value = self._values[key]
+            data = direct_bytes(value)
+            if data is None:
+                data = memoryview(encode(value, BY_NAME[spec.dtype], Where(self._path, key)).data)
+            digest = self._digests[key] = xxhash.xxh3_128_digest(data)
+        return digest
+
+    def base_of(self, writer: CheckpointWriter, links: _Links) -> _Base:
+        """Return what the next save may link."""
+        before = {key: known.digest for _, tensors in links.files for key, known in tensors.items()}
+        placed = writer.placed()
+        tensors = {
+            key: _Known(place, before.get(key) or self._digest(key, place.spec), key in self._frozen)
+            for key, place in placed.items()
+        }
+        files = []
+        for number, path in enumerate(writer.files):
+            at = number - 1  # of a link: the file that is written comes first
+            linked = links.files[at][0] if 0 <= at < len(links.files) else None
+            payload = writer.payload(number) if linked is None else linked.payload
+            files.append(_File(path, identify(self._store, path), payload))
+        return _Base(self._store, files, tensors)
+
+
+def _linked_file(file: _File, tensors: Mapping[str, _Known], path: str) -> LinkedFile:
+    assert file.id is not None
+    placed = {encode_key(key, path): known.placed for key, known in tensors.items()}
+    live = sum(place.spec.nbytes or 0 for place in placed.values())
+    return LinkedFile(file.path, file.id.size, placed, is_superseded=live < file.payload)
+
+
+def _group(key: str, frozen: Collection[str]) -> str:
+    """Return which data file of a full save a tensor goes into: what changes together lies together."""
+    if key in frozen:
+        return "frozen"
+    return "slots" if f"/{SLOTS}/" in key else "rest"

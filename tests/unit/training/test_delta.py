@@ -1,0 +1,279 @@
+"""Delta saves: every step is whole by itself, nothing is written twice without need, and what is shared is said."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+import openckpt
+from openckpt import Checkpoint
+from openckpt.errors import NotFoundError, UnsupportedError
+from openckpt.formats.dual import index_of_dual, parse_dual, plan_dual
+from openckpt.formats.safetensors import read_header
+from openckpt.storage.disk import DISK
+from openckpt.testing import Call, CallFS
+
+T = TypeVar("T")
+VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+
+class NoLinks(CallFS):
+    """A disk that gives no data file a second name."""
+
+    def __init__(self, code: int = errno.EPERM) -> None:
+        super().__init__(DISK)
+        self._code = code
+
+    def around(self, call: Call, do: Callable[[], T]) -> T:
+        if call.name == "link" and ".data-" in call.path:
+            raise OSError(self._code, os.strerror(self._code))
+        return do()
+
+
+def stored(path: str) -> dict[str, Any]:
+    return {key.removesuffix(VALUE): value.tolist() for key, value in openckpt.load(path).items() if key[0] != "_"}
+
+
+def codes(path: str) -> list[str]:
+    with openckpt.open(path) as checkpoint:
+        return [finding.code for finding in checkpoint.validate() if finding.code != "bundle.safetensors-header"]
+
+
+def remove(path: str) -> None:
+    for file in Path(path).parent.glob(f"{Path(path).name}.*"):
+        file.unlink()
+
+
+def disk_use(directory: Path) -> int:
+    """Return the bytes of all files, one with several names once."""
+    return sum({(stat.st_dev, stat.st_ino): stat.st_size for stat in map(os.stat, directory.iterdir())}.values())
+
+
+class Program:
+    """Tensors of several sizes, of which a test changes some."""
+
+    def __init__(self) -> None:
+        sizes = (900, 300, 200, 100, 50, 3, 1)
+        self.w = {f"t{number}": np.full(size, float(number)) for number, size in enumerate(sizes)}
+        self.epoch = 0
+        self.checkpoint = Checkpoint(w=self.w, epoch=0)
+
+    def save(self, directory: Path, **options: Any) -> Any:
+        return self.checkpoint.save(directory / "ckpt", delta=True, **options)
+
+    def values(self) -> dict[str, Any]:
+        return {f"w/{name}": array.tolist() for name, array in self.w.items()}
+
+
+def test_what_has_not_changed_is_not_written_again(tmp_path: Path) -> None:
+    """It is linked; the first save is full, and says why; the file is whole without the one before."""
+    program = Program()
+    first = program.save(tmp_path)
+    assert (first.linked_nbytes, bool(first.why_full)) == (0, True)
+    program.w["t1"] += 1
+    second = program.save(tmp_path)
+    assert second.linked_nbytes > 0.7 * second.nbytes
+    assert second.why_full == ""
+    assert disk_use(tmp_path) < 1.5 * first.nbytes
+    remove(first)
+    assert program.values().items() <= stored(second).items()
+    assert codes(second) == ["dual.superseded"]
+    assert openckpt.diagnose(second).valid
+
+
+def test_a_linked_file_that_counts_whole_is_no_finding(tmp_path: Path) -> None:
+    """A frozen part lies in a data file of its own, where nothing is ever superseded; slots do too."""
+    parts = {"encoder": np.ones(300), "head": np.ones(30)}
+    checkpoint = Checkpoint(model=parts, n=0)
+    checkpoint.save(tmp_path / "ckpt", delta=True, frozen=["model/encoder"])
+    for _ in range(3):
+        parts["head"] += 1
+        saved = checkpoint.save(tmp_path / "ckpt", delta=True, frozen=["model/encoder"])
+        assert saved.linked_nbytes > 2400
+        assert codes(saved) == []
+        assert stored(saved)["model/head"] == parts["head"].tolist()
+
+
+def test_what_is_declared_frozen_is_believed_from_the_second_time_on(tmp_path: Path) -> None:
+    """Not hashed and not copied then: that is what the declaration is for. A restore ends it."""
+    encoder = np.ones(300)
+    checkpoint = Checkpoint(encoder=encoder, n=0)
+    old = checkpoint.save(tmp_path / "ckpt", delta=True)
+    encoder += 1
+    for blocking in (True, False, False):  # declared now: it is looked at
+        saved: Any = checkpoint.save(tmp_path / "ckpt", delta=True, frozen=["encoder"], blocking=blocking)
+        saved = saved if blocking else saved.result(60)
+        assert stored(saved)["encoder"] == [2.0] * 300
+    encoder += 1  # a lie
+    lied: Any = checkpoint.save(tmp_path / "ckpt", delta=True, frozen=["encoder"], blocking=False)
+    assert stored(lied.result(60))["encoder"] == [2.0] * 300
+    checkpoint.restore(old)
+    saved = checkpoint.save(tmp_path / "ckpt", delta=True, frozen=["encoder"], blocking=False).result(60)
+    assert stored(saved)["encoder"] == [1.0] * 300
+
+
+def test_a_frozen_name_that_is_none_is_refused_at_the_call(tmp_path: Path) -> None:
+    """A typing error would cost the whole saving, silently."""
+    checkpoint = Checkpoint(encoder=np.ones(3))
+    for blocking in (True, False):
+        with pytest.raises(NotFoundError) as caught:
+            checkpoint.write(tmp_path / "ckpt", delta=True, frozen=["encode"], blocking=blocking)
+        assert caught.value.code == "training.nothing-frozen"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV])
+def test_without_links_a_save_is_full_and_says_so(tmp_path: Path, code: int) -> None:
+    """And the file of the step before stays where it is."""
+    program = Program()
+    store = NoLinks(code)
+    first = program.save(tmp_path, store=store)
+    second = program.save(tmp_path, store=store)
+    assert second.linked_nbytes == 0
+    assert "hard link" in second.why_full
+    assert stored(second).items() >= program.values().items() <= stored(first).items()
+
+
+def test_files_that_are_gone_or_others_are_not_linked(tmp_path: Path) -> None:
+    """Whatever has their names now."""
+    program = Program()
+    first = program.save(tmp_path)
+    remove(first)
+    second = program.save(tmp_path)
+    assert second.linked_nbytes == 0
+    data = next(tmp_path.glob("ckpt-2.data*"))
+    content = bytearray(data.read_bytes())
+    content[-100] ^= 1
+    data.unlink()
+    data.write_bytes(content)
+    third = program.save(tmp_path)
+    assert (third.linked_nbytes, "gone or others" in third.why_full) == (0, True)
+    assert program.values().items() <= stored(third).items()
+
+
+def test_mostly_dead_files_are_not_linked(tmp_path: Path) -> None:
+    """What still counts in them is written again."""
+    program = Program()
+    program.save(tmp_path)
+    program.w["t0"] += 1
+    saved = program.save(tmp_path)
+    assert (saved.linked_nbytes, "more than half" in saved.why_full) == (0, True)
+
+
+def test_overwriting_links_the_files_that_it_replaces(tmp_path: Path) -> None:
+    """`write` under one name: their old names go, their bytes stay."""
+    program = Program()
+    for number in range(5):
+        program.w["t3"] += 1
+        path = program.checkpoint.write(tmp_path / "latest", delta=True)
+        assert bool(path.linked_nbytes) == (number > 0)
+        assert program.values().items() <= stored(path).items()
+    assert disk_use(tmp_path) < 2.5 * 8 * 1554
+    assert codes(path) == ["dual.superseded"]
+
+
+def test_saves_without_delta_are_as_ever(tmp_path: Path) -> None:
+    """One data file, no mark; and a delta save goes on from the last delta save."""
+    program = Program()
+    program.save(tmp_path)
+    plain = program.checkpoint.save(tmp_path / "ckpt")
+    assert (plain.linked_nbytes, plain.why_full) == (0, "")
+    assert len(list(tmp_path.glob("ckpt-2.data*"))) == 1
+    assert program.save(tmp_path).linked_nbytes > 0
+
+
+def run_of_steps(directory: Path, seed: int) -> tuple[dict[str, dict[str, Any]], int]:
+    """Save 30 steps with random changes, letting go of random ones; returns what the others must hold, and a full save's size."""
+    chance = random.Random(seed)
+    program = Program()
+    program.w["t0"][0] = seed
+    full = program.checkpoint.write(directory / "full").nbytes
+    remove(directory / "full")  # type: ignore[arg-type]
+    kept: dict[str, dict[str, Any]] = {}
+    for _ in range(30):
+        for array in program.w.values():
+            if chance.random() < 0.25:
+                array[chance.randrange(array.size)] += 1
+        handle = program.save(directory, blocking=chance.random() < 0.5)
+        saved = handle if isinstance(handle, str) else handle.result(60)
+        kept[saved] = program.values()
+        assert len(list(directory.glob(f"{Path(saved).name}.data*"))) <= 8
+        while len(kept) > 4:
+            gone = chance.choice(list(kept)[:-1])
+            remove(gone)
+            del kept[gone]
+        # The index and the headers weigh as much as such small tensors, in every step.
+        assert disk_use(directory) <= 2.5 * len(kept) * full
+    return kept, full
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_step_of_a_run_is_whole(tmp_path: Path, seed: int) -> None:
+    """Whichever of the others are deleted, the doctor finds nothing wrong, and the disk holds little more than full saves would."""
+    kept, _ = run_of_steps(tmp_path, seed)
+    for path, values in kept.items():
+        assert values.items() <= stored(path).items()
+        assert set(codes(path)) <= {"dual.superseded"}
+
+
+@pytest.mark.interop
+def test_stock_tensorflow_reads_every_step(tmp_path: Path, tf: Any) -> None:
+    """It opens eight data files as it opens one."""
+    kept, _ = run_of_steps(tmp_path, 7)
+    for path, values in kept.items():
+        reader = tf.train.load_checkpoint(path)
+        for name, value in values.items():
+            assert reader.get_tensor(name + VALUE).tolist() == value
+
+
+def test_safetensors_of_a_delta_step(tmp_path: Path) -> None:
+    """`convert` writes what the step holds, and nothing that it has superseded."""
+    program = Program()
+    program.save(tmp_path)
+    program.w["t1"] += 5
+    saved = program.save(tmp_path)
+    target = tmp_path / "out.safetensors"
+    openckpt.convert(saved, target)
+    assert stored(str(target)).items() >= program.values().items()
+
+
+def test_the_mark_of_a_delta_step(tmp_path: Path) -> None:
+    """It is in the header of the first data file, under its checksum; the index cannot be made again from headers."""
+    header = plan_dual([], superseded=(1, 4)).header({})
+    shard = read_header_of(header, tmp_path)
+    assert shard.superseded == (1, 4)
+    with pytest.raises(UnsupportedError) as caught:
+        index_of_dual([shard])
+    assert caught.value.code == "dual.superseded"
+    assert plan_dual([]).header({}) == plan_dual([], superseded=()).header({})
+    assert parse_dual(b"{}", {}, {}, "x") is None
+
+
+@pytest.mark.parametrize("mark", ["[]", "[0]", "[2,1]", "[1,1]", "1", "[true]", "[1.0]", "[-1]", "{}", '["1"]'])
+def test_a_mark_that_makes_no_sense_is_refused(tmp_path: Path, mark: str) -> None:
+    """With the checksum of the header right."""
+    from openckpt.formats.crc import crc32c
+
+    header = plan_dual([], superseded=(1, 4)).header({})
+    text = header[8:].replace(b"[1,4]", mark.replace('"', '\\"').encode().ljust(5))
+    at = text.index(b'header\\":\\"') + len(b'header\\":\\"')
+    text = text[:at] + b"00000000" + text[at + 8 :]
+    text = text[:at] + b"%08x" % crc32c(text) + text[at + 8 :]
+    with pytest.raises(openckpt.CorruptionError) as caught:
+        read_header_of(len(text).to_bytes(8, "little") + text, tmp_path)
+    assert caught.value.code == "dual.metadata"
+
+
+def read_header_of(data: bytes, directory: Path) -> Any:
+    (directory / "x").write_bytes(data)
+    source = DISK.open(str(directory / "x"))
+    try:
+        return read_header(source).dual
+    finally:
+        source.close()
