@@ -212,3 +212,17 @@ def test_a_power_cut_leaves_the_old_or_the_new_target(tmp_path: Path, source: st
                 states.add(found)
     assert states == {"absent", "old", "new"}
     assert len(digests) > 30
+
+
+def test_a_file_that_is_kept_is_made_safe(source: str) -> None:
+    """An earlier run that promised less died before the index: what it had finished was never synced, and now it must be."""
+    fs, target, options = PowerLossFS(), "out/m.safetensors", TARGETS["m.safetensors"]
+    hasty = openckpt.convert(source, target, store=fs, durability="process-crash", **options)
+    fs.remove(hasty.target)
+    done = openckpt.convert(source, target, store=fs, **options)
+    assert len(done.kept) == len(hasty.files) - 1 and done.durability == "power-loss"
+    for image in fs.images(limit=40):
+        with open_output(image, done.target, "safetensors") as found:
+            values = found.read_many()
+        assert values.keys() == TREE.keys(), image.replay
+        assert all(same(values[key], value) for key, (_, value) in TREE.items()), image.replay
