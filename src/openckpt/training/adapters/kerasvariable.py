@@ -82,6 +82,11 @@ class VariableLeaf:
             )
         return None
 
+    @property
+    def is_stable(self) -> bool:
+        """Whether a value that was read stays as it is: TensorFlow's do."""
+        return _backend_of(self._variable._value) == "tensorflow"
+
     def value(self) -> Any:
         """Return the value on the host: the memory itself on the CPU, a copy from other devices."""
         array = _read(self._variable._value)

@@ -112,6 +112,7 @@ class VariableLeaf:
     __slots__ = ("_variable",)
 
     attribute = VARIABLE_VALUE
+    is_stable = True
 
     def __init__(self, variable: Any) -> None:
         self._variable = variable
