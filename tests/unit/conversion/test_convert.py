@@ -334,6 +334,17 @@ def test_a_target_that_says_nothing_sensible_is_refused(tmp_path: Path, small: s
     assert refusal(small, os.path.join(tmp_path, target)).code == "convert.target"
 
 
+@pytest.mark.parametrize("name", ["x", "x.safetensors", "x.npz", "x.h5"])
+def test_a_target_with_more_tensors_is_not_what_is_asked_for(tmp_path: Path, small: str, name: str) -> None:
+    """Every tensor that is wanted is there and equal, and one more: an earlier conversion had no filter."""
+    whole = openckpt.convert(small, tmp_path / name)
+    without = next(iter(openckpt.open(small).specs))
+    assert refusal(small, tmp_path / name, exclude=without).code == "convert.exists"
+    done = openckpt.convert(small, tmp_path / name, exclude=without, overwrite=True)
+    assert (done.already, done.converted) == (False, whole.converted - 1)
+    assert without not in openckpt.open(done.target)
+
+
 @pytest.mark.parametrize("target", ["s3://bucket/x", "gs://bucket/x.npz", "file:///x.safetensors"])
 def test_a_url_is_no_target(tmp_path: Path, small: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would become a directory of that name."""
