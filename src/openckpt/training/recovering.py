@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 from openckpt.errors import CheckpointError, CheckpointWarning
 from openckpt.formats.manifest import Manifest, parse_manifest
-from openckpt.formats.names import MANIFEST_NAME, RUN_STEM, is_same_v1_set, prefix_of, step_of
+from openckpt.formats.names import MANIFEST_NAME, RUN_STEM, is_same_v1_set, parse_v1_shard_name, prefix_of, step_of
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.opening.choosing import group_name, home_of, inside
 from openckpt.opening.grouping import group_names
@@ -27,7 +27,7 @@ from openckpt.opening.listing import what_is_missing
 from openckpt.opening.saves import save_state
 from openckpt.opening.sizes import find_cut_shard
 from openckpt.storage import FileStat, Store, read_whole
-from openckpt.storage.temporary import lock_name
+from openckpt.storage.temporary import lock_name, stem_of
 from openckpt.training.notes import METRICS_KEY, Note, parse_note
 from openckpt.training.retention import SavedStep
 
@@ -112,6 +112,8 @@ def _take_list(store: Store, directory: str, manifest: Manifest, now: float, fou
         outside += path is None
         if path is not None and at > last:
             found.steps.append(SavedStep(path, step_of(path), at))
+    gone = find_gone(store, [step.path for step in found.steps])
+    found.steps = [step for step in found.steps if step.path not in gone]
     if outside:
         _warn(f"{directory or '.'}: {outside} checkpoints that the manifest lists lie elsewhere; nothing removes them")
 
@@ -178,6 +180,23 @@ def why_not_whole(store: Store, prefix: str) -> str:
             cut = find_cut_shard(store, group)
             return "" if cut is None else cut.message
     return what_is_missing(groups[0])
+
+
+def find_gone(store: Store, prefixes: Iterable[str]) -> set[str]:
+    """Return those of which no file is left: somebody removed them, and died, or did not say so in the manifest."""
+    names: dict[str, set[str]] = {}
+    gone = set()
+    for path in prefixes:
+        directory, name = store.split(path)
+        if directory not in names:
+            stats = [stat for stat in _scan(store, directory) if stem_of(stat.name) is None]
+            parts = (parse_v1_shard_name(stat.name) for stat in stats)
+            names[directory] = {prefix_of(stat.name) or stat.name for stat in stats}
+            names[directory] |= {part[0] for part in parts if part is not None}
+        part = parse_v1_shard_name(name)
+        if (name if part is None else part[0]) not in names[directory]:
+            gone.add(path)
+    return gone
 
 
 def read_note(store: Store, prefix: str) -> Note:

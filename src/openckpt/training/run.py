@@ -24,7 +24,7 @@ from openckpt.storage.commit import Commit
 from openckpt.storage.pending import doing
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.primary import Rank
-from openckpt.training.recovering import encode_run_record, read_run_manifest, recover
+from openckpt.training.recovering import encode_run_record, find_gone, read_run_manifest, recover
 from openckpt.training.retention import Retention, SavedStep, plan_retention
 from openckpt.writing import SavedPath, remove_checkpoint
 from openckpt.writing.manifests import ManifestUpdate, replace_manifest
@@ -67,6 +67,7 @@ class Run:
         self.steps = {step.path: step for step in found.steps}
         self.highest = found.highest
         self._unlisted = found.unlisted
+        self._found = set(self.steps)  # what a dead manager had begun to remove may be among them
         self._named = found.named
         self._last_preserved = found.last_preserved
         self._time = math.nextafter(found.last_preserved, math.inf)
@@ -95,7 +96,8 @@ class Run:
                 try:
                     self._put(data)
                 except BaseException:
-                    self._remove(new.path)
+                    if new.path not in self.steps:  # else it is listed, and whole
+                        self._remove(new.path)
                     raise
             self.steps = {**steps, new.path: dataclasses.replace(new, nbytes=saved.nbytes)}
             self.latest = new.path
@@ -112,10 +114,16 @@ class Run:
 
     def pin(self, path: str) -> None:
         """Keep a listed step for good."""
+        if path in self._pinned:
+            return
         self._pinned.add(path)
-        if self._writes:
-            with self._locked(path):
-                self._put(self._manifest(self.steps, self.latest or path))
+        try:
+            if self._writes:
+                with self._locked(path):
+                    self._put(self._manifest(self.steps, self.latest or path))
+        except BaseException:
+            self._pinned.discard(path)
+            raise
 
     def _with(self, new: SavedStep) -> dict[str, SavedStep]:
         return {**{path: step for path, step in self.steps.items() if path != new.path}, new.path: new}
@@ -138,6 +146,9 @@ class Run:
 
     def _decide(self) -> list[str]:
         """Return the paths that no rule keeps, and forget those that are kept for good."""
+        for path in find_gone(self._store, self._found & self.steps.keys()):
+            del self.steps[path]  # by now the save has swept up after the dead
+        self._found = set()
         plan = plan_retention(tuple(self.steps.values()), self._rules, self._last_preserved, self._pinned)
         self._last_preserved = plan.last_preserved
         for step in plan.preserved:

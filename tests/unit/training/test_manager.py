@@ -567,3 +567,15 @@ def test_a_manager_may_say_what_the_program_is_made_from(tmp_path: Path) -> None
     saved = manager_of(tmp_path, config={"layers": 3}).save()
     assert saved is not None
     assert b'"layers"' in openckpt.load(saved)["_OPENCKPT_CONFIG"].item()
+
+
+def test_what_is_listed_and_gone_takes_nobodys_place(tmp_path: Path) -> None:
+    """Somebody removed a step without saying so in the manifest: the newest that are there stay."""
+    manager = manager_of(tmp_path, 3)
+    for _ in range(3):
+        manager.save()
+    openckpt.remove_checkpoint(manager.checkpoints[1])
+    again = manager_of(tmp_path, 3, clock=Ticking(2000.0))
+    assert names(again.checkpoints) == ["ckpt-1", "ckpt-3"]
+    again.save()
+    assert steps_on_disk(tmp_path) == names(again.checkpoints) == ["ckpt-1", "ckpt-3", "ckpt-4"]
