@@ -75,11 +75,6 @@ class DualShard:
     superseded: tuple[int, ...] = ()
 
 
-def is_rewritten(metadata: Mapping[str, str], shard: DualShard | None) -> bool:
-    """Return whether a file carries our metadata in a form that does not count: another program has written it again."""
-    return shard is None and "openckpt" in metadata
-
-
 def parse_dual(
     text: bytes,
     tensors: Mapping[str, tuple[TensorSpec, int]],
