@@ -23,7 +23,7 @@ from keras_graphs import ARCHITECTURES, check_waiting, shape_of
 from openckpt.formats.objectgraph import parse_object_graph
 from openckpt.training import Checkpoint
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(900)]  # of the first: six processes
 BACKENDS = ("jax", "torch", "numpy")
 CHILD = Path(__file__).resolve().parents[1] / "keras_child.py"
 
