@@ -10,7 +10,7 @@ import dataclasses
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, SupportsFloat, SupportsInt, TypeAlias, overload
 
@@ -61,6 +61,8 @@ class CheckpointManager:
         policy: a function from all listed steps (`SavedStep`, oldest first) to the paths that stay beside the others.
         config: see `Checkpoint`; for one that was made without.
         is_primary: whether this process writes; None asks torchrun, JAX or mpirun, and where none of them runs it does.
+        delta: see `Checkpoint.save`: steps share what has not changed, and each may go by itself.
+        frozen: with ``delta``: what never changes.
         durability: see `openckpt.save`.
         clock: seconds since 1970.
         store: where to write; the local disk when not given.
@@ -89,6 +91,8 @@ class CheckpointManager:
         policy: Policy | None = None,
         config: object = None,
         is_primary: bool | None = None,
+        delta: bool = False,
+        frozen: Collection[str] = (),
         durability: Durability = "power-loss",
         clock: Callable[[], float] = time.time,
         store: WritableStore | None = None,
@@ -109,6 +113,7 @@ class CheckpointManager:
         self._init_fn = init_fn
         self._last_step = last_checkpoint_step
         self._durability: Durability = durability
+        self._frozen = tuple(frozen) if delta else None
         self._written: set[str] = set()
         rank = find_rank()
         self._is_primary = (rank is None or rank.number == 0) if is_primary is None else is_primary
@@ -248,7 +253,8 @@ class CheckpointManager:
             beside = {METRICS_KEY: encode_note(note)} if note != Note() else {}
             put = partial(self._put, new, number, before[1])
             try:
-                return ours._write(new.path, put, beside) if blocking else ours._write_behind(new.path, put, beside)
+                save = ours._write if blocking else ours._write_behind
+                return save(new.path, put, beside, self._frozen or ())
             except BaseException:
                 ours._count_to(before[0])
                 self._last_step = before[1]
@@ -265,6 +271,7 @@ class CheckpointManager:
                 update_manifest=update_manifest,
                 durability=self._durability,
                 store=self._store,
+                frozen=self._frozen,
             )
 
         try:
