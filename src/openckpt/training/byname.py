@@ -90,7 +90,7 @@ def keys_of_names(stored: CheckpointReader, names: Sequence[str]) -> dict[str, s
                 f"{stored.prefix}: an object-based checkpoint is restored by the names of its variables, which change with "
                 "the code; openckpt.Checkpoint restores it by structure",
                 CheckpointWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         keys |= mapped
     if missing:
@@ -153,7 +153,7 @@ def restore_by_name(
     restored = {node.identity() for node in restore_bound(stored, live, found, cast=cast).nodes()}
     status = NameBasedStatus(stored.prefix, sorted(missing.values()), walk, restored, live.keep(), len(wanted))
     if missing and not partial:
-        warnings.warn(str(status), PartialRestoreWarning, stacklevel=5)
+        warnings.warn(str(status), PartialRestoreWarning, stacklevel=4)
     return status
 
 

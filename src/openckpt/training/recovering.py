@@ -100,7 +100,7 @@ def _take_list(store: Store, directory: str, manifest: Manifest, now: float, fou
     """Take the listed steps up, by TensorFlow's rules about times."""
     last = manifest.last_preserved_timestamp
     if not last <= now:  # NaN too
-        _warn(f"{directory or '.'}: the manifest is of {last - now:.0f} seconds from now; the clock was set back")
+        _warn(f"{directory or '.'}: the manifest is of {last - now:.0f} seconds from now; the clock was set back", 1)
         last = now
     found.last_preserved = last
     paths = manifest.all_model_checkpoint_paths
@@ -115,7 +115,9 @@ def _take_list(store: Store, directory: str, manifest: Manifest, now: float, fou
     gone = find_gone(store, [step.path for step in found.steps])
     found.steps = [step for step in found.steps if step.path not in gone]
     if outside:
-        _warn(f"{directory or '.'}: {outside} checkpoints that the manifest lists lie elsewhere; nothing removes them")
+        _warn(
+            f"{directory or '.'}: {outside} checkpoints that the manifest lists lie elsewhere; nothing removes them", 1
+        )
 
 
 def _take_unlisted(store: Store, directory: str, name: str, now: float, found: Recovered) -> None:
@@ -249,5 +251,5 @@ def _scan(store: Store, directory: str) -> list[FileStat]:
         return []
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, CheckpointWarning, stacklevel=5)
+def _warn(message: str, deeper: int = 0) -> None:
+    warnings.warn(message, CheckpointWarning, stacklevel=5 + deeper)  # where the manager is made

@@ -142,7 +142,7 @@ class Run:
         except (OSError, ConflictError) as error:
             # Not an error of the save, which is done: the next one tries again.
             message = f"{self.latest} is saved, but what should have gone after it could not be removed or unlisted"
-            warnings.warn(f"{message}: {error}", CheckpointWarning, stacklevel=5)
+            warnings.warn(f"{message}: {error}", CheckpointWarning, stacklevel=6)
 
     def _decide(self) -> list[str]:
         """Return the paths that no rule keeps, and forget those that are kept for good."""

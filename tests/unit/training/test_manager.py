@@ -364,8 +364,9 @@ def test_a_step_that_cannot_be_removed_is_a_warning_and_goes_later(tmp_path: Pat
     manager.save()
     lock = DISK.try_lock(str(tmp_path / "ckpt-1.openckpt-lock"))
     assert lock is not None
-    with pytest.warns(CheckpointWarning, match="ckpt-2 is saved"):
+    with pytest.warns(CheckpointWarning, match="ckpt-2 is saved") as said:
         saved = manager.save()
+    assert said[0].filename == __file__
     DISK.close(lock)
     assert names(manager.checkpoints) == ["ckpt-1", "ckpt-2"]
     assert manager.latest_checkpoint == saved
@@ -413,8 +414,9 @@ def test_the_latest_is_the_latest_whole_one_and_the_fallback_is_said(three: Path
         case "named elsewhere":
             manifest.write_bytes(manifest.read_bytes().replace(b'_path: "ckpt-3"', b'_path: "../x/ckpt-3"'))
             expected = "ckpt-3"
-    with pytest.warns(CheckpointWarning, match=expected):
-        manager = manager_of(three, 3, clock=Ticking(2000.0))
+    with pytest.warns(CheckpointWarning, match=expected) as said:
+        manager = CheckpointManager(Checkpoint(w=np.zeros(3)), three, 3, clock=Ticking(2000.0))
+    assert said[0].filename == __file__
     assert names([manager.latest_checkpoint or ""]) == [expected]
     restored = manager.restore_or_initialize()
     assert manager.checkpoint.w.tolist() == [float(expected[-1])] * 3
@@ -466,8 +468,9 @@ def test_what_a_manifest_lists_elsewhere_is_never_removed(tmp_path: Path) -> Non
         ["../other/ckpt-1", f"{tmp_path}/other/ckpt-1", "link/ckpt-1", "..", "ckpt-5"],
         all_model_checkpoint_timestamps=[1000.1, 1000.2, 1000.3, 1000.4, 1000.5],
     )
-    with pytest.warns(CheckpointWarning, match="4 checkpoints that the manifest lists lie elsewhere"):
-        manager = manager_of(tmp_path / "run", 1, clock=Ticking(2000.0))
+    with pytest.warns(CheckpointWarning, match="4 checkpoints that the manifest lists lie elsewhere") as said:
+        manager = CheckpointManager(Checkpoint(w=np.zeros(3)), tmp_path / "run", 1, clock=Ticking(2000.0))
+    assert said[0].filename == __file__
     for _ in range(2):
         manager.save()
     assert (tmp_path / "other" / "ckpt-1.index").is_file()

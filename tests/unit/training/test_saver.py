@@ -248,8 +248,9 @@ def test_names_that_are_missing_are_said(tmp_path: Path) -> None:
     """A warning, or an error where it is all of them; partial allows both."""
     path = saver_of(5.0).save(tmp_path / "m")
     program = Checkpoint(dense={"kernel": np.zeros((2, 3))}, other=np.zeros(1))
-    with pytest.warns(openckpt.PartialRestoreWarning, match="bound 1 of 2"):
+    with pytest.warns(openckpt.PartialRestoreWarning, match="bound 1 of 2") as said:
         status = program.restore(path)
+    assert said[0].filename == __file__
     with pytest.raises(openckpt.NotMatchedError, match="other"):
         status.assert_consumed()
     program.restore(path, partial=True).expect_partial()
@@ -269,8 +270,9 @@ def test_an_object_based_checkpoint_restores_by_full_names(tmp_path: Path) -> No
     variable = keras.Variable(np.full(3, 4.0, np.float32), name="v")
     path = Checkpoint(v=variable).save(tmp_path / "c")
     target = np.zeros(3, np.float32)
-    with pytest.warns(CheckpointWarning, match="names"):
+    with pytest.warns(CheckpointWarning, match="names") as said:
         Saver({variable.path: target}).restore(path)
+    assert said[0].filename == __file__
     assert target.tolist() == [4.0] * 3
     other = keras.Variable(np.zeros(3, np.float32), name="v")
     with pytest.warns(CheckpointWarning):
