@@ -105,10 +105,11 @@ class Commit:
 
     def require_space(self, nbytes: int) -> None:
         """Raise OSError (ENOSPC) where the file system has fewer bytes left than will be written."""
-        with doing("statvfs", self.directory or "."):
+        with doing("check of the free space", self.directory or "."):
             free = self._store.free_bytes(self.directory)
-        if free is not None and free < nbytes:
-            raise OSError(errno.ENOSPC, f"{nbytes} bytes to write, {free} are free", self.directory or ".")
+            if free is not None and free < nbytes:
+                message = f"{os.strerror(errno.ENOSPC)}: {nbytes} bytes to write, {free} are free"
+                raise OSError(errno.ENOSPC, message, self.directory or ".")
 
     def create(self) -> PendingFile:
         """Return a new file under a temporary name."""

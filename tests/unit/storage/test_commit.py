@@ -170,6 +170,7 @@ def test_room_is_asked_for_before_it_is_used() -> None:
         with pytest.raises(OSError) as caught:
             commit.require_space(11)
         assert caught.value.errno == errno.ENOSPC and "11 bytes" in str(caught.value)
+        assert caught.value.filename and "free space" in caught.value.__notes__[0]
         store.free = None
         commit.require_space(1 << 60)
 
