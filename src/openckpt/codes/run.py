@@ -183,6 +183,11 @@ CODES: dict[str, Code] = {
         "error",
         "The file was compressed and left, or renamed back, under its old name.",
     ),
+    "run.shared-damage": Code(
+        "warning",
+        "Delta saves share data files between steps, and this one is damaged: what these steps have in it is lost in all of them.",
+        "restore a step that does not have this file: openckpt find .",
+    ),
     "run.mixed-steps": Code(
         "error",
         "Index and data come from different saves: one of them was copied or overwritten without the other.",

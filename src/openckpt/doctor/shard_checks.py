@@ -48,6 +48,22 @@ def explain_shards(scene: Scene, group: Group, reader: TensorReader, found: Sequ
             unexplained += about
     if unexplained:
         yield from _check_mixed_steps(scene, group, reader, unexplained)
+    for path in dict.fromkeys(finding.where.path for finding in found if finding.code in _SUSPICIOUS):
+        if path in files:
+            yield from _name_sharers(scene, group, files[path], path)
+
+
+def _name_sharers(scene: Scene, group: Group, stat: FileStat, path: str) -> Iterator[Finding]:
+    """Say which other steps have a damaged data file under another name: delta saves link them."""
+    if not stat.identity:
+        return
+    others = [
+        other.name
+        for other in scene.listing.groups
+        if other.name != group.name and any(shard.identity[:2] == stat.identity[:2] for shard in other.shards)
+    ]
+    if others:
+        yield make_finding("run.shared-damage", path, f"{shown(others, 100)} have this data file too, by hard links")
 
 
 def _explain_content(scene: Scene, stat: FileStat, reader: TensorReader, about: Sequence[Finding]) -> Finding | None:

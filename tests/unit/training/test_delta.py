@@ -232,6 +232,25 @@ def test_stock_tensorflow_reads_every_step(tmp_path: Path, tf: Any) -> None:
             assert reader.get_tensor(name + VALUE).tolist() == value
 
 
+def test_damage_of_a_shared_file_names_every_step_that_has_it(tmp_path: Path) -> None:
+    """And no other one; a step that shares nothing is whole."""
+    program = Program()
+    whole = program.checkpoint.save(tmp_path / "ckpt")
+    steps = []
+    for _ in range(3):
+        program.w["t5"] += 1
+        steps.append(program.save(tmp_path))
+    shared = max(tmp_path.glob("ckpt-2.data*"), key=lambda path: path.stat().st_size)
+    content = bytearray(shared.read_bytes())
+    content[len(content) // 2] ^= 1
+    shared.write_bytes(content)  # in place: one file, three names
+    report = openckpt.diagnose(steps[1])
+    (finding,) = [finding for finding in report.all_findings() if finding.code == "run.shared-damage"]
+    assert "'ckpt-2', 'ckpt-4' have this" in finding.message
+    assert openckpt.diagnose(whole).valid
+    assert "run.shared-damage" not in [finding.code for finding in openckpt.diagnose(whole).all_findings()]
+
+
 def test_safetensors_of_a_delta_step(tmp_path: Path) -> None:
     """`convert` writes what the step holds, and nothing that it has superseded."""
     program = Program()
