@@ -121,6 +121,11 @@ _IMPORTED_LATE = (
 """what a save imports when it needs it: a fork at the moment when the thread does would leave half a module in the child"""
 
 
+_HEAD_START = 0.002
+"""Seconds in which the program goes on alone. Without them it would not go on at all for Python's switch interval of 5 ms: the new
+thread has the interpreter then, and computes."""
+
+
 class Saving:
     """The save of one program that goes on in the background, if there is one."""
 
@@ -164,7 +169,12 @@ class Saving:
         for module in _IMPORTED_LATE:
             import_module(module)
         handle = self._handle = SaveHandle(path)
-        if start_thread(lambda: handle._run(write), "openckpt-save") is None:
+
+        def behind() -> None:
+            time.sleep(_HEAD_START)
+            handle._run(write)
+
+        if start_thread(behind, "openckpt-save") is None:
             handle._run(write)
         return handle
 

@@ -109,13 +109,14 @@ def _waiter(value: Any) -> Callable[[Callable[[], None]], Callable[[], None]] | 
 class VariableLeaf:
     """The value of a `tf.Variable`."""
 
-    __slots__ = ("_variable",)
+    __slots__ = ("_spec", "_variable")
 
     attribute = VARIABLE_VALUE
     is_stable = True
 
     def __init__(self, variable: Any) -> None:
         self._variable = variable
+        self._spec: TensorSpec | None = None
 
     @property
     def full_name(self) -> str:
@@ -125,7 +126,9 @@ class VariableLeaf:
 
     def spec(self) -> TensorSpec | None:
         """Return dtype and shape of what is stored."""
-        return _spec_of(self._variable.dtype, self._variable.shape)
+        if self._spec is None:
+            self._spec = _spec_of(self._variable.dtype, self._variable.shape)
+        return self._spec
 
     def value(self) -> Any:
         """Return the value on the host, on the CPU without a copy."""

