@@ -6,32 +6,16 @@
     4  the index                 remove, sync the directory     <- from here on there is no checkpoint
     5  the data, the lock        remove
 
-A lease is a shared lock on the open index, taken by `lease` where a checkpoint is opened. It writes nothing, ends with the
-reader's process however that ends, and TensorFlow does not know of it.
+Leases: `openckpt.storage.leases`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol, runtime_checkable
 
 from openckpt.storage.pending import attempt, doing
-from openckpt.storage.reading import ByteSource
 from openckpt.storage.writable import Durability, OutputFile, WritableStore
 from openckpt.storage.writer_locks import release, take_lock
-
-
-@runtime_checkable
-class _Leasable(Protocol):
-    def lease(self) -> bool: ...
-
-
-def lease(source: ByteSource) -> bool:
-    """Ask that an open index, and so its checkpoint, is kept until the source is closed; False where it is being removed now.
-
-    Sources that know no leases (members of archives, memory) need none.
-    """
-    return source.lease() if isinstance(source, _Leasable) else True
 
 
 def remove_files(

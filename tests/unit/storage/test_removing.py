@@ -15,7 +15,7 @@ import openckpt
 from openckpt.errors import ConflictError
 from openckpt.storage import LOCAL
 from openckpt.storage.disk import DISK
-from openckpt.storage.removing import lease
+from openckpt.storage.leases import lease
 from openckpt.testing import CallFS, FaultyFS, OrderFS, PowerLossFS
 from openckpt.writing import remove_checkpoint
 

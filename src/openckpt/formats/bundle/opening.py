@@ -5,7 +5,7 @@ place*, the parts in ``PREFIX_temp`` go. Seen from here: an index that is cut sh
 last for milliseconds, and both show - the index changes under the reader, or ``PREFIX_temp`` is there and a shard is newer
 than the index. Then the open is tried again.
 
-An opened index is leased: retention that asks (openckpt's) spares a checkpoint for as long as it is open (`openckpt.storage.removing`).
+An opened index is leased: retention that asks (openckpt's) spares a checkpoint for as long as it is open (`openckpt.storage.leases`).
 
 openckpt replaces a prefix in one moment: the new data lies under another shard count, the index is renamed over the old one,
 and then the old data goes. Seen from here: the old index, and shards of it that are not there any more; again the index shows it.
@@ -20,8 +20,8 @@ from openckpt.formats.bundle.reader import BundleReader
 from openckpt.formats.bundle.saving import is_being_saved
 from openckpt.formats.names import INDEX_SUFFIX
 from openckpt.limits import DEFAULT_LIMITS, Limits
+from openckpt.storage.leases import lease
 from openckpt.storage.reading import Store
-from openckpt.storage.removing import lease
 
 _ATTEMPTS = 8  # waits of 1, 2, 4 .. 64 ms between them
 
