@@ -151,7 +151,10 @@ class Delta:
             with writer:
                 writer.put_all({**values, **work.draft.ready})
             assert writer.result is not None
-            self._base = work.base_of(writer, links)
+            try:
+                self._base = work.base_of(writer, links)
+            except OSError:  # the checkpoint is there; the next one will be full
+                self._base = None
             writer.result.why_full = links.why_none
             return writer.result
 

@@ -1,0 +1,103 @@
+"""A power cut at any moment of delta saves: each prefix is old, new or absent, also while the files that it shares lose names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from fault.judging import ABSENT, read_state
+from openckpt import Checkpoint
+from openckpt.testing import FaultyFS, PowerLossFS
+from openckpt.writing import remove_checkpoint
+
+Report = Callable[[str], None]
+PREFIXES = ("run/a", "run/b", "run/c")
+
+
+class History:
+    """Saves and removals, and what may be found under each prefix after each note."""
+
+    def __init__(self) -> None:
+        self.fs = PowerLossFS(name="delta")
+        self.state = {"constant": np.arange(50.0), "w": np.zeros(9), "bias": np.zeros(2)}
+        self.checkpoint = Checkpoint(state=self.state)
+        self.allowed: dict[str, dict[str, set[str]]] = {"": {prefix: {ABSENT} for prefix in PREFIXES}}
+
+    def _now(self) -> dict[str, set[str]]:
+        return {prefix: set(states) for prefix, states in list(self.allowed.values())[-1].items()}
+
+    def _note(self, text: str, allowed: dict[str, set[str]]) -> None:
+        self.allowed[text] = allowed
+        self.fs.note(text)
+
+    def _state_after(self, prefix: str) -> str:
+        """Return the state that a save will leave, from a save of the same elsewhere."""
+        other = PowerLossFS(name="other")
+        self.checkpoint.write(prefix, store=other)
+        return read_state(other, prefix)
+
+    def save(self, prefix: str) -> None:
+        self.state["w"] += 1
+        new, during = self._state_after(prefix), self._now()
+        during[prefix].add(new)
+        self._note(f"begin {len(self.allowed)}", during)
+        saved = self.checkpoint.write(prefix, delta=True, store=self.fs)
+        assert bool(saved.linked_nbytes) == (len(self.allowed) > 2)
+        self._note(f"saved {len(self.allowed)}", {**during, prefix: {new}})
+
+    def remove(self, prefix: str) -> None:
+        during = self._now()
+        during[prefix].add(ABSENT)
+        self._note(f"begin {len(self.allowed)}", during)
+        remove_checkpoint(prefix, store=self.fs)
+        self._note(f"removed {len(self.allowed)}", {**during, prefix: {ABSENT}})
+
+
+def test_no_power_cut_breaks_a_delta_step(report: Report) -> None:
+    """New steps, a step over an old one, removals of those whose files are shared."""
+    history = History()
+    history.save("run/a")
+    history.save("run/b")
+    history.save("run/b")
+    history.remove("run/a")
+    history.save("run/c")
+    history.remove("run/b")
+    images = 0
+    seen: dict[str, set[str]] = {prefix: set() for prefix in PREFIXES}
+    for cut in history.fs.cuts():
+        allowed = history.allowed[cut.notes[-1] if cut.notes else ""]
+        for image in cut.images(limit=12, seed=images):
+            images += 1
+            for prefix in PREFIXES:
+                found = read_state(image, prefix)
+                assert found in allowed[prefix], image.replay
+                seen[prefix].add(found)
+    report(f"delta saves: {images} images of a power cut, each prefix old, new or absent")
+    assert [len(seen[prefix]) for prefix in PREFIXES] == [2, 3, 2]
+
+
+@pytest.mark.parametrize("at", range(1, 35))
+def test_a_call_that_fails_leaves_what_is_shared_alone(at: int) -> None:
+    """The step before is as it was, whichever call of the next is refused; and a save behind it links again, or says why not."""
+    history = History()
+    history.save("run/a")
+    before = read_state(history.fs, "run/a")
+    history.state["w"] += 1
+    faulty = FaultyFS(history.fs, fail_at=at)
+    with_fault = Checkpoint(state=history.state)
+    with_fault._delta = history.checkpoint._delta
+    base = with_fault._delta._base
+    assert base is not None
+    object.__setattr__(base, "store", faulty)
+    try:
+        with_fault.write("run/b", delta=True, store=faulty)
+    except OSError:
+        assert read_state(history.fs, "run/b") == ABSENT
+    assert read_state(history.fs, "run/a") == before
+    assert faulty.fired
+    saved = with_fault.write("run/c", delta=True, store=faulty)
+    assert saved.linked_nbytes or saved.why_full
+    assert read_state(history.fs, "run/a") == before
+    assert read_state(history.fs, "run/c") not in (ABSENT, before)
