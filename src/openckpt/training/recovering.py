@@ -32,6 +32,8 @@ from openckpt.training.notes import METRICS_KEY, Note, parse_note
 from openckpt.training.retention import SavedStep
 
 _RECORD_BYTES = 4096
+_MOST_NUMBERS = 16  # in a record: one that was being saved, and those that several deaths in a row had left
+_NOTE_BYTES = 1 << 20
 
 
 @dataclass(slots=True)
@@ -207,7 +209,12 @@ def read_note(store: Store, prefix: str) -> Note:
 
     try:
         with closing(open_bundle(store, prefix)) as reader:
-            return parse_note(reader.read(METRICS_KEY).item()) if METRICS_KEY in reader else Note()
+            if METRICS_KEY not in reader:
+                return Note()
+            dtype, shape, nbytes = reader.spec(METRICS_KEY)
+            if dtype != "string" or shape != () or (nbytes or 0) > _NOTE_BYTES:
+                return Note()
+            return parse_note(reader.read(METRICS_KEY).item())
     except (OSError, CheckpointError):
         return Note()
 
@@ -230,7 +237,7 @@ def _record_in(store: Store, lock: str, name: str) -> list[int]:
             line, ended, _ = source.read_at(0, min(source.size, _RECORD_BYTES)).partition(b"\n")
         record = json.loads(line) if ended else {}
         numbers = record["numbers"] if record["saves"] == name else []
-        return [number for number in numbers if type(number) is int and abs(number) < 1 << 63]
+        return [number for number in numbers[:_MOST_NUMBERS] if type(number) is int and abs(number) < 1 << 63]
     except (OSError, CheckpointError, ValueError, KeyError, TypeError, RecursionError):
         return []
 

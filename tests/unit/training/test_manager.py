@@ -14,7 +14,7 @@ import openckpt
 from openckpt.errors import CheckpointWarning, ConflictError, CorruptionError, PathNotFoundError
 from openckpt.formats.manifest import parse_manifest
 from openckpt.storage.disk import DISK
-from openckpt.testing import OrderFS
+from openckpt.testing import CallFS, OrderFS
 from openckpt.training import Checkpoint, CheckpointManager, SavedStep
 
 
@@ -244,9 +244,15 @@ def test_steps_without_metrics_and_notes_that_are_none(tmp_path: Path) -> None:
     manager.save()
     manager.save(metrics={"accuracy": 1.0})
     assert manager.best_checkpoint is None
-    openckpt.save(tmp_path / "ckpt-3", {"_OPENCKPT_METRICS": b'{"step": "x"'}, update_manifest=True)
+    notes: list[Any] = [
+        b'{"step": "x"', 1.5, [b"{}", b"{}"], b'{"step": null, "metrics": {"loss": [1]}}', b" " * (1 << 20) + b"{}",
+        b'{"step": null, "metrics": 7}', b"[" * 100_000,
+    ]  # fmt: skip
+    for number, note in enumerate(notes, 3):
+        openckpt.save(tmp_path / f"ckpt-{number}", {"_OPENCKPT_METRICS": note}, update_manifest=True)
     again = manager_of(tmp_path, 2, best="loss", clock=Ticking(1e10))
-    assert [dict(step.metrics) for step in again.steps] == [{}, {"accuracy": 1.0}, {}]
+    assert [dict(step.metrics) for step in again.steps] == [{}, {"accuracy": 1.0}, *({} for _ in notes)]
+    assert again.best_checkpoint is None
 
 
 def test_round_steps_are_kept_for_good(tmp_path: Path) -> None:
@@ -582,3 +588,54 @@ def test_what_is_listed_and_gone_takes_nobodys_place(tmp_path: Path) -> None:
     assert names(again.checkpoints) == ["ckpt-1", "ckpt-3"]
     again.save()
     assert steps_on_disk(tmp_path) == names(again.checkpoints) == ["ckpt-1", "ckpt-3", "ckpt-4"]
+
+
+def test_making_a_manager_writes_nothing(tmp_path: Path) -> None:
+    """Not in an empty place, nor in a run: an evaluation may do it anywhere."""
+    manager_of(tmp_path / "run").save()
+    store = CallFS(DISK)
+    for directory in (tmp_path / "run", tmp_path / "none"):
+        manager_of(directory, store=store, best="loss")
+    assert {call.name for call in store.calls} <= {"open", "stat", "scan"}
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize(
+    ("note", "is_taken_up"),
+    [
+        (b'{"saves": "ckpt", "numbers": [3]}\n', True),
+        (b'{"saves": "ckpt", "numbers": [3]}', False),
+        (b'{"saves": "other", "numbers": [3]}\n', False),
+        (b'{"saves": "ckpt", "numbers": ["../elsewhere/ckpt-3", 1.0, true, null, 7, -4]}\n', False),
+        (b'{"saves": "ckpt", "numbers": 3}\n', False),
+        (b"[" * 4000 + b"\n", False),
+        (b"\xff\n", False),
+        (b"", False),
+    ],
+    ids=str,
+)
+def test_what_a_dead_manager_had_committed_is_taken_up(tmp_path: Path, note: bytes, is_taken_up: bool) -> None:
+    """By the number in its lock, of this name, that is whole and newer than the manifest; whatever else stands there is nothing."""
+    first = manager_of(tmp_path, 2)
+    for _ in range(2):
+        first.save()
+    first.checkpoint.w[:] = 3.0
+    first.checkpoint.write(tmp_path / "ckpt-3")
+    (tmp_path / "checkpoint.run.openckpt-lock").write_bytes(note)
+    again = manager_of(tmp_path, 2, clock=Ticking(2000.0))
+    assert names([again.restore_or_initialize() or ""]) == ["ckpt-3" if is_taken_up else "ckpt-2"]
+    assert names(again.checkpoints) == ["ckpt-1", "ckpt-2", *(["ckpt-3"] if is_taken_up else [])]
+    again.save()
+    assert steps_on_disk(tmp_path) == (["ckpt-3", "ckpt-4"] if is_taken_up else ["ckpt-2", "ckpt-3", "ckpt-4"])
+
+
+def test_a_note_of_what_others_have_gone_past_is_old(tmp_path: Path) -> None:
+    """TensorFlow's manager went on in the directory since: its newest stays the newest."""
+    first = manager_of(tmp_path, 9)
+    for _ in range(3):
+        first.save()
+    (tmp_path / "checkpoint.run.openckpt-lock").write_bytes(b'{"saves": "ckpt", "numbers": [2]}\n')
+    openckpt.update_checkpoint_state(
+        tmp_path, "ckpt-3", ["ckpt-1", "ckpt-3"], all_model_checkpoint_timestamps=[1002.0, 1005.0]
+    )
+    assert names(manager_of(tmp_path, 9, clock=Ticking(2000.0)).checkpoints) == ["ckpt-1", "ckpt-3"]
