@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import openckpt
 from fault.judging import ABSENT, Judge, read_latest, read_state
 from openckpt.errors import CheckpointError
 from openckpt.formats.manifest import parse_manifest
@@ -21,7 +22,7 @@ from openckpt.storage.disk import DISK
 from openckpt.storage.writable import WritableStore
 from openckpt.testing import FaultyFS, Image, PowerLossFS, count_calls, run_killed
 from openckpt.testing.record import Change
-from openckpt.training import Checkpoint, CheckpointManager
+from openckpt.training import Checkpoint, CheckpointManager, Saver
 
 Report = Callable[[str], None]
 LOSSES = (0.5, 0.1, 0.7, 0.6, 0.4, 0.05, 0.3)
@@ -301,3 +302,46 @@ def test_a_kill_at_any_call_of_a_save_with_its_sweep(quick_path: Path, report: R
         f"SIGKILL in a save with its sweep: {calls} calls, before each: {restored[4]} restored the step before, {restored[5]} the new one"
     )
     assert min(restored.values()) > 20
+
+
+def test_a_kill_at_any_call_of_a_savers_save(quick_path: Path, report: Report) -> None:
+    """The manifest names a whole checkpoint, the old one or the new; a saver that takes the list up leaves no half of one."""
+    template, here = quick_path / "template", quick_path / "here"
+    first = saver_in(DISK)
+    for number in (1, 2):
+        first.save(template / "m", number)
+
+    def one_more(store: WritableStore) -> None:
+        saver = saver_in(store)
+        saver.recover_last_checkpoints([here / "m-1", here / "m-2"])
+        saver.save(here / "m", 3)
+
+    shutil.copytree(template, here)
+    calls = count_calls(one_more)
+    found = {"m-2": 0, "m-3": 0}
+    for at in range(1, calls + 2):
+        shutil.rmtree(here)
+        shutil.copytree(template, here)
+        ending = run_killed(one_more, at)
+        assert ending.how in ("killed", "finished"), ending.said
+        latest = openckpt.latest_checkpoint(here)
+        assert latest is not None and not read_state(DISK, latest).startswith(("broken", ABSENT)), ending.replay
+        found[Path(latest).name] += 1
+        again = saver_in(DISK)
+        again.recover_last_checkpoints([here / "m-1", here / "m-2", here / "m-3"])
+        for number in (4, 5, 6):
+            again.save(here / "m", number)
+        names = names_in(DISK, str(here)) - {"checkpoint"}
+        indexes = {name.removesuffix(".index") for name in names if name.endswith(".index")}
+        assert {name.partition(".data-")[0] for name in names if ".data-" in name} == indexes, ending.replay
+        assert not [name for name in names if "openckpt" in name], ending.replay
+        # As TensorFlow's, one goes with each save: where three were found, three stay.
+        assert {"m-5", "m-6"} <= indexes <= {"m-4", "m-5", "m-6"}, ending.replay
+    report(
+        f"SIGKILL in a saver's save with its deletion: {calls} calls: {found['m-2']} named the old, {found['m-3']} the new"
+    )
+    assert min(found.values()) > 5
+
+
+def saver_in(store: WritableStore) -> Saver:
+    return Saver({"w": np.zeros(3)}, max_to_keep=2, store=store, save_relative_paths=True)
