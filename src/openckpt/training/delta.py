@@ -86,7 +86,7 @@ def frozen_keys(keys: Iterable[str], names: Collection[str], path: str) -> froze
     """
     found: set[str] = set()
     all_keys = [key for key in keys if f"/{SLOTS}/" not in key]
-    for name in names:
+    for name in (names,) if isinstance(names, str) else names:
         below = f"{name.strip('/')}/"
         own = [key for key in all_keys if key.startswith((below, OWN_PREFIX + below))]
         if not own:

@@ -113,7 +113,7 @@ class CheckpointManager:
         self._init_fn = init_fn
         self._last_step = last_checkpoint_step
         self._durability: Durability = durability
-        self._frozen = tuple(frozen) if delta else None
+        self._frozen = frozen if delta else None
         self._written: set[str] = set()
         rank = find_rank()
         self._is_primary = (rank is None or rank.number == 0) if is_primary is None else is_primary

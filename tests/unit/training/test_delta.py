@@ -122,6 +122,7 @@ def test_what_is_declared_frozen_is_believed_from_the_second_time_on(tmp_path: P
 def test_a_frozen_name_that_is_none_is_refused_at_the_call(tmp_path: Path) -> None:
     """A typing error would cost the whole saving, silently."""
     checkpoint = Checkpoint(encoder=np.ones(3))
+    checkpoint.write(tmp_path / "one", delta=True, frozen="encoder")  # one name is one name, not seven letters
     for blocking in (True, False):
         with pytest.raises(NotFoundError) as caught:
             checkpoint.write(tmp_path / "ckpt", delta=True, frozen=["encode"], blocking=blocking)
