@@ -38,6 +38,7 @@ def main(backend: str, directory: Path) -> None:
                 status = Checkpoint(model=model, optimizer=model.optimizer).read(path).assert_consumed()
             said[origin] = {"bound": status.report.bound, "same": same(before, models.values_of(model))}
         print(json.dumps({"architecture": said}), flush=True)
+    print(json.dumps({"odd": ODD[backend](directory) if backend in ODD else None}), flush=True)
     from keras_waiting import deferred_cases
 
     for case in deferred_cases(directory / f"{backend}-waiting"):
@@ -47,6 +48,45 @@ def main(backend: str, directory: Path) -> None:
 
         print(json.dumps({"resumed": second_run(directory / f"{backend}-training")}), flush=True)
         print(json.dumps({"every batch": every_batch(directory / f"{backend}-batches")}), flush=True)
+
+
+def torch_module(directory: Path) -> bool:
+    """Return whether the buffers of a torch module inside of a Keras layer come back, its parameters only once in the file."""
+    import keras
+    import torch
+
+    import openckpt
+    from openckpt.training import Checkpoint
+
+    def make() -> Any:
+        return keras.Sequential([keras.layers.Input((3,)), keras.layers.TorchModuleWrapper(torch.nn.BatchNorm1d(3))])
+
+    model, other = make(), make()
+    model.layers[0].module.running_mean.fill_(7)
+    path = Checkpoint(model=model).write(directory / "module")
+    Checkpoint(model=other).read(path).assert_consumed()
+    with openckpt.open(path) as stored:
+        sizes = [spec.shape for spec in stored.specs.values() if spec.shape == (3,)]
+    return bool((other.layers[0].module.running_mean == 7).all()) and len(sizes) == 4
+
+
+def no_value(directory: Path) -> bool:
+    """Return whether a variable whose value is inside of ``fit`` is refused by name, and left out by nobody."""
+    import keras
+
+    from openckpt.errors import UnsupportedError
+    from openckpt.training import Checkpoint
+
+    variable = keras.Variable([1.0, 2.0], name="lost")
+    variable._value = None  # as the trainer does for the time of an epoch
+    try:
+        Checkpoint(variable=variable).write(directory / "none")
+    except UnsupportedError as error:
+        return error.code == "training.inside-fit" and "lost" in str(error)
+    return False
+
+
+ODD = {"torch": torch_module, "jax": no_value}
 
 
 def train(backend: str, directory: Path) -> None:

@@ -34,6 +34,8 @@ def make(name: str, *, optimizer: Any = None) -> Any:
     model, x = BUILDERS[name]()
     if not model.compiled:
         model.compile(optimizer=optimizer or keras.optimizers.Adam(1e-3), loss="mse")
+    if keras.backend.backend() == "numpy":
+        model(x)  # it makes up inputs to build with, which are no indices for an embedding
     model._symbolic_build(data_batch=(x, Y))
     if not model.optimizer.built:  # the NumPy backend does not train
         model.optimizer.build(model.trainable_variables)

@@ -41,6 +41,8 @@ class SaveCheckpoint(Callback):
         resume: whether to restore when training begins.
         random_state: whether Python's and NumPy's global random generators are part of the checkpoint, and of what is restored.
         also: other objects to save, by name.
+        blocking: return to the training when the checkpoint is on the disk; else as soon as the values are copied. What fails in the
+            background is raised at the next save, or when training ends.
         durability: see `openckpt.save`.
 
     Raises:
@@ -59,6 +61,7 @@ class SaveCheckpoint(Callback):
         resume: bool = True,
         random_state: bool = True,
         also: Mapping[str, object] | None = None,
+        blocking: bool = True,
         durability: Durability = "power-loss",
     ) -> None:
         super().__init__()
@@ -68,6 +71,7 @@ class SaveCheckpoint(Callback):
         self._directory = directory
         self._keep = {"max_to_keep": max_to_keep, "best": best, "mode": mode, "keep_best": keep_best}
         self._durability: Durability = durability
+        self._blocking = blocking
         self._resume, self._random, self._also = resume, random_state, dict(also or {})
         self._manager: CheckpointManager | None = None
         self._seen = 0  # batches since the last save
@@ -112,7 +116,7 @@ class SaveCheckpoint(Callback):
         return self.epoch
 
     def _made(self, model: Any) -> CheckpointManager:
-        children: dict[str, object] = {"model": model, "epoch": 0, "batch": 0, **self._also}
+        children: dict[str, Any] = {"model": model, "epoch": 0, "batch": 0, **self._also}
         if self._random:
             children["random"] = {"python": random.getstate.__self__, "numpy": np.random.get_state.__self__}  # type: ignore[attr-defined]
         keep: Any = self._keep
@@ -128,7 +132,8 @@ class SaveCheckpoint(Callback):
             self.model._initial_epoch = epoch  # as Keras's BackupAndRestore does; fit reads it after this
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Let the next ``fit`` begin where its caller says."""
+        """Wait for what is being saved, and let the next ``fit`` begin where its caller says."""
+        self.manager.sync()
         self.model._initial_epoch = None
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
@@ -153,4 +158,8 @@ class SaveCheckpoint(Callback):
         self._seen = 0
         checkpoint = self.manager.checkpoint
         checkpoint.epoch, checkpoint.batch = epoch, batch
-        self.manager.save(metrics={name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0})
+        metrics = {name: float(value) for name, value in (logs or {}).items() if np.ndim(value) == 0}
+        if self._blocking:
+            self.manager.save(metrics=metrics)
+        else:
+            self.manager.save(metrics=metrics, blocking=False)

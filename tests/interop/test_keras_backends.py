@@ -65,7 +65,7 @@ def written(models: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     for name, output in zip(BACKENDS, outputs, strict=True):
         lines = [json.loads(line) for line in output.splitlines()]
         said[name] = {line["architecture"]["name"]: line["architecture"] for line in lines if "architecture" in line}
-        said[name] |= {key: line[key] for line in lines for key in ("resumed", "every batch") if key in line}
+        said[name] |= {key: line[key] for line in lines for key in ("resumed", "every batch", "odd") if key in line}
         said[f"{name} waiting"] = {line["waiting"]["case"]: line["waiting"] for line in lines if "waiting" in line}
     return directory, said
 
@@ -160,3 +160,13 @@ def test_a_save_after_every_batch_has_the_values_of_its_batch(
 ) -> None:
     """Also on JAX, where the variables have no values while ``fit`` runs."""
     assert written[1][backend]["every batch"] == {"saves": 8, "same": True, "place": [1, 4]}
+
+
+def test_buffers_of_torch_modules_in_layers_come_back(written: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    """Keras tracks only their parameters."""
+    assert written[1]["torch"]["odd"] is True
+
+
+def test_a_variable_whose_value_is_inside_fit_is_refused(written: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    """On JAX, where nobody but the model can fetch it."""
+    assert written[1]["jax"]["odd"] is True

@@ -141,3 +141,14 @@ def test_nonsense_is_refused(saving: Any, every: Any) -> None:
     """When the callback is made."""
     with pytest.raises(ValueError, match="every"):
         saving(every=every)
+
+
+def test_saves_in_the_background(resume: Any, build: Any, saving: Any) -> None:
+    """The last one is on the disk when training ends, with the values of its moment."""
+    model, callback = build(), saving(blocking=False, every=1, max_to_keep=None)
+    resume.train(model, [callback], epochs=2)
+    assert len(callback.manager.checkpoints) == 8
+    other = build()
+    assert saving().restore(other) == 1
+    other.optimizer.build(other.trainable_variables)
+    assert resume.same(resume.values_of(model), resume.values_of(other))

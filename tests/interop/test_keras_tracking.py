@@ -14,6 +14,7 @@ import pytest
 
 import openckpt
 from keras_graphs import ARCHITECTURES, shape_of
+from openckpt.errors import CheckpointWarning
 from openckpt.training import Checkpoint
 
 pytestmark = pytest.mark.interop
@@ -60,3 +61,25 @@ def test_graph_is_stock_tensorflows_and_each_restores_the_others(
     assert status.report.bound == status.report.variables == len(before)
     for expected, actual in zip(before, models.values_of(model), strict=True):
         np.testing.assert_array_equal(expected, actual)
+
+
+def test_an_unknown_version_works_and_says_so_once(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rule may not hold for it."""
+    from openckpt.training.adapters import keras as adapter
+
+    monkeypatch.setattr(keras, "__version__", "3.99.0")
+    monkeypatch.setattr(adapter, "_said", set())
+    model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
+    checkpoint = Checkpoint(model=model)
+    with pytest.warns(CheckpointWarning, match=r"3\.99\.0"):
+        path = checkpoint.write(tmp_path / "ckpt")
+    checkpoint.read(path).assert_consumed()
+
+
+def test_metrics_and_seeds_of_tensorflows_files_are_no_loss(tf: Any, models: Any, tmp_path: Path) -> None:
+    """It never stores them: no warning, and its assertions hold as in TensorFlow."""
+    model = models.make("seeds_and_metrics_of_its_own")
+    path = tf.train.Checkpoint(model=model).write(str(tmp_path / "theirs"))
+    status = Checkpoint(model=model).read(path)
+    status.assert_consumed()
+    assert status.report.bound == status.report.variables == 8

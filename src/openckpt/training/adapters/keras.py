@@ -93,7 +93,9 @@ _OWN_NAMES = ("_tracker", "_tracked")
 _TENSORFLOWS = "_self_"  # what TensorFlow keeps of its own tracking, under names that begin so
 
 _KINDS: dict[type, Kind | None] = {}
-_DULL: set[type] = set()  # types of values that hold no state: most attributes of a layer are numbers, text and functions
+_DULL: set[type] = (
+    set()
+)  # types of values that hold no state: most attributes of a layer are numbers, text and functions
 _OF_TENSORFLOW: dict[type, bool] = {}
 _said: set[str] = set()
 
@@ -171,6 +173,10 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
                 yield Child(name, held, held.is_tracked and rule.family == "tensorflow")
             elif _is_tensorflows(value):
                 yield Child(name, value)
+            elif hasattr(type(value), "named_buffers"):
+                buffers = _buffers_of(value)
+                if buffers:
+                    yield Child(name, buffers, False)
             elif not isinstance(value, (list, tuple, dict)) and not _is_of_tensorflow(type(value)):
                 _DULL.add(type(value))
         elif kind != "loss" or hasattr(value, "_tracker"):
@@ -281,6 +287,13 @@ def _is_of_tensorflow(cls: type) -> bool:
     if known is None:
         known = _OF_TENSORFLOW[cls] = any(base.__module__.partition(".")[0] == "tensorflow" for base in cls.__mro__)
     return known
+
+
+def _buffers_of(module: Any) -> dict[str, object]:
+    """Return the buffers of a torch module inside of a layer; its parameters are variables of the layer already."""
+    parameters = dict(module.named_parameters())
+    state = module.state_dict(keep_vars=True)
+    return {name: value for name, value in state.items() if name not in parameters}
 
 
 def _collection(value: object) -> View | None:
