@@ -526,14 +526,16 @@ class Checkpoint:
         from openckpt.opening import open
 
         self._say_unsaid()
-        with ExitStack() as files:
-            stored = files.enter_context(open(path))
-            if not has_graph(stored):
-                by_name = restore_by_name(stored, self._live, select=select, partial=partial, cast=cast)
-                self.restored_step = stored.step
-                return by_name
-            live = self._live()
-            with collection_held():
+        with ExitStack() as held:
+            held.enter_context(collection_held())  # to the end, where there is little to read
+            with ExitStack() as files:
+                stored = files.enter_context(open(path))
+                if not has_graph(stored):
+                    held.close()
+                    by_name = restore_by_name(stored, self._live, select=select, partial=partial, cast=cast)
+                    self.restored_step = stored.step
+                    return by_name
+                live = self._live()
                 graph = graph_of(stored)
                 if select:
                     graph = keep_part(graph, select, stored.prefix)
@@ -550,28 +552,32 @@ class Checkpoint:
                     explain(error, binding.differences)
                     raise
                 specs = _specs_of_unresolved(stored, graph, binding)
-            if checked.torn and not partial:
-                warnings.warn(f"{stored.prefix}: {'; '.join(checked.torn[:4])}", PartialRestoreWarning, stacklevel=3)
-            prove_values(stored, checked)
-            changed = assign_values(stored, checked)
-            self.restored_step = stored.step
-            if binding.deferred or binding.slots:
-                files.pop_all()  # the files stay open as long as something waits for values in them
-        live.settle(replace_objects(live, changed))
-        binding.values.clear()  # they hold the old values of what was replaced
-        restored = checked.nodes()
-        self._wait(stored, graph, binding, live, restored, cast=cast)
-        status = CheckpointLoadStatus(
-            path, graph, binding, self._live, restored, specs, keep=live.keep(), casts=checked.casts
-        )
-        unbound = [node for node in variables if node not in restored]
-        if (
-            not partial
-            and not select
-            and (0 < len(unbound) < len(variables) or forgotten_optimizers(graph, binding, live))
-        ):
-            self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
-        return status
+                if checked.torn and not partial:
+                    warnings.warn(
+                        f"{stored.prefix}: {'; '.join(checked.torn[:4])}", PartialRestoreWarning, stacklevel=3
+                    )
+                if not checked.is_light:
+                    held.close()
+                prove_values(stored, checked)
+                changed = assign_values(stored, checked)
+                self.restored_step = stored.step
+                if binding.deferred or binding.slots:
+                    files.pop_all()  # the files stay open as long as something waits for values in them
+            live.settle(replace_objects(live, changed))
+            binding.values.clear()  # they hold the old values of what was replaced
+            restored = checked.nodes()
+            self._wait(stored, graph, binding, live, restored, cast=cast)
+            status = CheckpointLoadStatus(
+                path, graph, binding, self._live, restored, specs, keep=live.keep(), casts=checked.casts
+            )
+            unbound = [node for node in variables if node not in restored]
+            if (
+                not partial
+                and not select
+                and (0 < len(unbound) < len(variables) or forgotten_optimizers(graph, binding, live))
+            ):
+                self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
+            return status
 
     def _wait(
         self,

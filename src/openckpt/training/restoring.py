@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
 _BATCH_BYTES = 32 << 20
+_LIGHT_BYTES = 256 << 20
 _SHOWN = 8  # values that do not fit, in one message
 _MANY = 64  # keys from which on one walk over the index is faster than as many look-ups
 
@@ -78,6 +79,11 @@ class Checked(NamedTuple):
     def nodes(self) -> set[LiveNode]:
         """Return the live objects that get values."""
         return {bound.node for bound in self.values} | self.states.keys()
+
+    @property
+    def is_light(self) -> bool:
+        """Whether there is more to do for the processor than for the disk."""
+        return len(self.values) > _MANY and sum(spec.nbytes or 0 for spec in self.specs.values()) < _LIGHT_BYTES
 
     def keys(self) -> list[str]:
         """Return all keys, each once."""
@@ -204,7 +210,7 @@ def _unreplaceable(values: Sequence[Bound]) -> Iterator[str]:
 
 def prove_values(stored: StoredValues, checked: Checked) -> None:
     """Read every value once and check its checksum; raises CorruptionError."""
-    with collection_held(when=_is_light(checked)):
+    with collection_held(when=checked.is_light):
         stored.check_many(checked.keys())
 
 
@@ -268,11 +274,6 @@ def _read(
         found.update(stored.read_many(others))
     for bound in batch:
         yield found[bound.key]
-
-
-def _is_light(checked: Checked) -> bool:
-    """Whether there is more to do for the processor than for the disk."""
-    return len(checked.values) > _MANY and sum(spec.nbytes or 0 for spec in checked.specs.values()) < 256 << 20
 
 
 def replace_objects(live: LiveGraph, changed: Mapping[LiveNode, object]) -> dict[LiveNode, object]:
