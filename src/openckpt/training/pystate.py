@@ -119,7 +119,7 @@ def decode_state(data: bytes, arrays: Mapping[str, Array], where: Where) -> Any:
     """
     try:
         return _value(json.loads(data), arrays)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise CorruptionError("training.bad-state", where, f"the Python state does not parse: {error!r}") from None
 
 
