@@ -67,7 +67,9 @@ reveal_type(converted.casts[0].largest_error)  # -> float
 openckpt.convert("run", "x", to="hdf5", cast={"float32": "float16"}, max_memory=1 << 26, overwrite=True, verify=False)
 openckpt.save("run/groups", tensors, sharding=openckpt.ByGroup(lambda key, spec: (key[0], spec.dtype)))
 
-manager = openckpt.CheckpointManager(openckpt.Checkpoint(w=tensors), Path("run"), 3, best="loss", keep_every_n_steps=100)
+manager = openckpt.CheckpointManager(
+    openckpt.Checkpoint(w=tensors), Path("run"), 3, best="loss", keep_every_n_steps=100
+)
 reveal_type(manager.restore_or_initialize())  # -> str | None
 reveal_type(manager.save(7, metrics={"loss": np.float32(1)}))  # -> openckpt.writing.result.SavedPath | None
 reveal_type(manager.save(blocking=False))  # -> openckpt.training.background.SaveHandle | None
