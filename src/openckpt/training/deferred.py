@@ -23,6 +23,7 @@ from openckpt.training.binding import Binding, Deferred, bind_more
 from openckpt.training.config import explain
 from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
+from openckpt.training.tracking import Bare
 
 if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
@@ -39,7 +40,8 @@ class Claims:
         """Remember that a restore has assigned these."""
         for node in nodes:
             self._restore[node.identity()] = restore
-            self._keep.append(node.object)
+            if not isinstance(node.object, Bare):
+                self._keep.append(node.object)
 
     def is_newer(self, node: LiveNode, restore: int) -> bool:
         """Return whether a newer restore has assigned this object."""

@@ -154,8 +154,11 @@ class LiveGraph:
                 node.view = dataclasses.replace(node.view, children=())
 
     def keep(self) -> list[object]:
-        """Return every object, so that none of their ids is given away while somebody remembers them."""
-        return [node.object for node in self.nodes]
+        """Return every object, so that none of their ids is given away while somebody remembers them.
+
+        Not what is known by its place: a program that replaces its arrays at every step would hold a copy of them all.
+        """
+        return [node.object for node in self.nodes if not isinstance(node.object, Bare)]
 
     def find(self, value: object) -> LiveNode | None:
         """Return the node of an object, None where the walk did not meet it."""
