@@ -20,7 +20,7 @@ from openckpt.training.background import SaveHandle, Saving, Turn
 from openckpt.training.binding import Binding, bind
 from openckpt.training.byname import NameBasedStatus, restore_by_name
 from openckpt.training.collecting import collection_held
-from openckpt.training.config import CONFIG_KEY, compare_config, encode_config, explain
+from openckpt.training.config import CONFIG_KEY, compare_config, encode_config, explain, stored_text
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
 from openckpt.training.deferred import Claims, Deferral
 from openckpt.training.delta import Delta, frozen_keys
@@ -542,7 +542,7 @@ class Checkpoint:
                 binding = bind(graph, live)
                 binding.is_stock = FULL_GRAPH_KEY not in stored
                 if self._config is not None and CONFIG_KEY in stored:
-                    binding.differences = compare_config(stored[CONFIG_KEY].item(), self._config, stored.prefix)
+                    binding.differences = compare_config(stored_text(stored[CONFIG_KEY]), self._config, stored.prefix)
                 try:
                     checked = check_values(stored, binding, cast=cast)
                     variables = variables_of(live, binding)

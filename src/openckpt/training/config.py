@@ -15,10 +15,13 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from openckpt.errors import MismatchError, UnsupportedError, Where
 from openckpt.training.live import LiveGraph
+
+if TYPE_CHECKING:
+    from openckpt.formats.spec import Array
 
 CONFIG_KEY = "_OPENCKPT_CONFIG"
 
@@ -132,15 +135,20 @@ def _refusal(value: object, where: Where, name: tuple[str, ...], why: str) -> Un
 # -- comparing ----------------------------------------------------------------------------------------------------------
 
 
+def stored_text(value: Array) -> bytes:
+    """Return the text of a stored tensor that should be one string; b"" of any other."""
+    text: object = value[()] if value.shape == () else b""
+    return text if isinstance(text, bytes) else b""
+
+
 def compare_config(stored: bytes, config: object, path: str) -> list[Difference]:
     """Return where the stored config and the program's differ, as far as that can change the shape of a model."""
+    own = _comparable(plain_config(config, Where(path, CONFIG_KEY)))
     try:
         found = json.loads(stored).get("config")
-    except (ValueError, AttributeError, RecursionError):
+        return [] if found is None else list(_differences(_comparable(found), own, ""))
+    except (ValueError, TypeError, AttributeError, RecursionError):  # what is stored is none of ours
         return [Difference("config", "unreadable", "")]
-    if found is None:
-        return []
-    return list(_differences(_comparable(found), _comparable(plain_config(config, Where(path, CONFIG_KEY))), ""))
 
 
 def _comparable(value: Any) -> Any:

@@ -175,3 +175,17 @@ def test_names_and_input_layers_are_no_difference() -> None:
     (difference,) = compare_config(json.dumps(stored).encode(), own, "")
     assert difference == Difference("layers", "1 items", "2 items")
     assert text_of([difference] * 6).endswith("layers=2 items and 2 more")
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [b"{", b"[1]", b"\xff", 3, np.ones(2), np.array([b"a", b"b"], object), b'{"config":' * 500 + b"1" + b"}" * 500],
+)
+def test_a_stored_config_that_is_none_harms_no_restore(tmp_path: Path, stored: Any) -> None:
+    """It is only an explanation."""
+    path = Checkpoint(config={"a": 1}, x=np.ones(2)).write(tmp_path / "ckpt")
+    tensors = openckpt.load(path)
+    openckpt.save(path, {**tensors, CONFIG_KEY: stored}, overwrite=True)
+    program = Checkpoint(config={"a": 2}, x=np.zeros(2))
+    program.read(path).assert_consumed()
+    assert program.x.tolist() == [1, 1]
