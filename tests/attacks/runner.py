@@ -202,9 +202,15 @@ def _import_everything(warm_up: list[str]) -> None:
 
     import openckpt
 
-    for module in pkgutil.walk_packages(openckpt.__path__, "openckpt."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+    # Readers import nothing of live programs, whose frameworks would take all of the memory that an attack may have.
+    rooms = ("__main__", "keras", "training", "testing")
+    for module in pkgutil.iter_modules(openckpt.__path__, "openckpt."):
+        if module.name.rpartition(".")[2] in rooms:
+            continue
+        room = importlib.import_module(module.name)
+        for inner in pkgutil.walk_packages(getattr(room, "__path__", ()), module.name + "."):
+            if not inner.name.endswith("__main__"):
+                importlib.import_module(inner.name)
     for library in ("google.protobuf.message", "h5py", "ml_dtypes", "cramjam", "fastcrc"):
         importlib.import_module(library)
     for path in warm_up:
