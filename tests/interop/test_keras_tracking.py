@@ -63,6 +63,46 @@ def test_graph_is_stock_tensorflows_and_each_restores_the_others(
         np.testing.assert_array_equal(expected, actual)
 
 
+def quantized(keras: Any) -> Any:
+    model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(8)])
+    model.quantize("int8")
+    return model
+
+
+def adapted(keras: Any) -> Any:
+    model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(8)])
+    model.layers[0].enable_lora(2)
+    return model
+
+
+def scaled(keras: Any) -> Any:
+    """A loss-scaling optimizer that compile itself puts around the one it is given."""
+    policy = keras.mixed_precision.dtype_policy()
+    keras.mixed_precision.set_global_policy("mixed_float16")
+    try:
+        model = keras.Sequential([keras.layers.Input((16,)), keras.layers.Dense(8)])
+        model.compile("adam", "mse")
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+@pytest.mark.parametrize("kind", [quantized, adapted, scaled])
+def test_what_keras_makes_of_a_model_later(tf: Any, keras: Any, tmp_path: Path, kind: Any) -> None:
+    """int8 weights, low-rank adapters, loss scaling: the same graph as stock TensorFlow's, and all values back."""
+    model, other = kind(keras), kind(keras)
+    expected = [np.array(variable.value) for variable in model.variables]
+    theirs = tf.train.Checkpoint(model).write(str(tmp_path / "theirs"))
+    ours = Checkpoint(model).write(tmp_path / "ours")
+    with openckpt.open(theirs) as stock, openckpt.open(ours) as own:
+        assert shape_of(own.graph) == shape_of(stock.graph)
+    Checkpoint(other).read(ours).assert_consumed()
+    for one, two in zip(expected, other.variables, strict=True):
+        np.testing.assert_array_equal(one, np.array(two.value))
+    tf.train.Checkpoint(other).read(str(ours)).assert_consumed()
+
+
 def test_an_unknown_version_works_and_says_so_once(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule may not hold for it."""
     from openckpt.training.adapters import keras as adapter
