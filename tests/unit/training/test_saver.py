@@ -148,7 +148,9 @@ def test_names_that_cannot_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{"a": np.zeros(1)}, [np.zeros(1)], Checkpoint(w=np.zeros(1)), "text", None], ids=repr
+    "value",
+    [{"a": np.zeros(1)}, [np.zeros(1)], Checkpoint(w=np.zeros(1)), "text", None],
+    ids=lambda value: type(value).__name__,
 )
 def test_only_single_variables_have_names(value: Any) -> None:
     """A container or a text is refused, by its name, when the saver is made."""
