@@ -103,6 +103,38 @@ def test_what_keras_makes_of_a_model_later(tf: Any, keras: Any, tmp_path: Path, 
     tf.train.Checkpoint(other).read(str(ours)).assert_consumed()
 
 
+def test_learned_vocabularies_come_back(tf: Any, keras: Any, tmp_path: Path) -> None:
+    """Of layers that the program did not adapt again; stock TensorFlow keeps none, and misses none in its own files."""
+    layers = keras.layers
+
+    def make() -> dict[str, Any]:
+        return {
+            "text": layers.TextVectorization(),
+            "words": layers.StringLookup(),
+            "numbers": layers.IntegerLookup(num_oov_indices=2),
+            "weighted": layers.TextVectorization(output_mode="tf_idf"),
+            "empty": layers.StringLookup(),
+        }
+
+    learned, fresh = make(), make()
+    texts = ["b a a", "c c c b"]
+    for name in ("text", "weighted"):
+        learned[name].adapt(texts)
+    learned["words"].adapt(["x", "y", "y"])
+    learned["numbers"].adapt([7, 7, 3])
+    path = Checkpoint(**learned).write(tmp_path / "ours")
+
+    Checkpoint(**fresh).read(path).assert_consumed()
+
+    for name, layer in learned.items():
+        assert fresh[name].get_vocabulary() == layer.get_vocabulary()
+    np.testing.assert_array_equal(fresh["text"](texts), learned["text"](texts))
+    np.testing.assert_allclose(fresh["weighted"](texts), learned["weighted"](texts))
+    tf.train.Checkpoint(**fresh).read(str(path)).assert_consumed()
+    theirs = tf.train.Checkpoint(**learned).write(str(tmp_path / "theirs"))
+    Checkpoint(**fresh).read(theirs).assert_consumed()
+
+
 def test_an_unknown_version_works_and_says_so_once(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rule may not hold for it."""
     from openckpt.training.adapters import keras as adapter

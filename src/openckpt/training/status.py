@@ -75,6 +75,8 @@ class CheckpointLoadStatus:
 
     def assert_consumed(self) -> CheckpointLoadStatus:
         """Raise unless everything in the file has its object in the program, and every object its place in the file."""
+        if self._binding.deferred or self._binding.slots:
+            self._live().release()  # what has come since gets its values now
         unresolved = [self._graph.name(node_id) for node_id in unresolved_ids(self._graph, self._binding)]
         if unresolved:
             raise self._failure(f"stored values that no object of the program took: {shown(unresolved)}")

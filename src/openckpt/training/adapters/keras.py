@@ -28,6 +28,7 @@ from typing import Any, Literal
 
 from openckpt.errors import CheckpointWarning
 from openckpt.training.adapters.kerasvariable import VariableLeaf, mark
+from openckpt.training.adapters.kerasvocabulary import vocabulary_of
 from openckpt.training.tracking import Bare, Child, Family, View
 from openckpt.training.wrapping import call_after
 
@@ -186,6 +187,8 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
             elif kind == "variable" and RULES["seed generator"] is rule:
                 mark(value, "seed")
             yield Child(name, value, rule.family == "tensorflow")
+    if hasattr(owner, "lookup_table") and callable(getattr(owner, "set_vocabulary", None)):
+        yield Child("vocabulary", vocabulary_of(owner), False)
     for store in rule.stores:
         left = [item for item in vars(owner).get(store, ()) if id(item) not in reached and not _is_input(item)]
         if left:
