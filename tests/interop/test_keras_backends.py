@@ -23,7 +23,13 @@ from keras_graphs import ARCHITECTURES, check_waiting, shape_of
 from openckpt.formats.objectgraph import parse_object_graph
 from openckpt.training import Checkpoint
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(900)]  # of the first: six processes
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.jax,
+    pytest.mark.torch,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),  # six processes that import all of this
+]
 BACKENDS = ("jax", "torch", "numpy")
 CHILD = Path(__file__).resolve().parents[1] / "keras_child.py"
 
