@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from openckpt.errors import ConflictError, MismatchError, PartialRestoreWarning, shown
+from openckpt.formats.collecting import collection_held
 from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
@@ -19,7 +20,6 @@ from openckpt.training.adapters.plain import as_child
 from openckpt.training.background import SaveHandle, Saving, Turn
 from openckpt.training.binding import Binding, bind
 from openckpt.training.byname import NameBasedStatus, restore_by_name
-from openckpt.training.collecting import collection_held
 from openckpt.training.config import CONFIG_KEY, compare_config, encode_config, explain, stored_text
 from openckpt.training.counter import SAVE_COUNTER, Counter, Counting, find_root_counter
 from openckpt.training.deferred import Claims, Deferral

@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from openckpt.errors import MismatchError, NotFoundError, Where, shown
+from openckpt.formats.collecting import collection_held
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.absorbing import absorb_states
 from openckpt.training.binding import Binding, Bound
 from openckpt.training.casting import Casts
-from openckpt.training.collecting import collection_held
 from openckpt.training.leaves import FLOATS
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.scratch import Scratch

@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown
+from openckpt.formats.collecting import collection_held
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.binding import Binding
 from openckpt.training.casting import Casts
-from openckpt.training.collecting import collection_held
 from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.report import RestoreReport, make_report, unresolved_ids
 

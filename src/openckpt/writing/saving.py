@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from openckpt.errors import NotFoundError, Where
+from openckpt.formats.collecting import collection_held
 from openckpt.formats.slicing import Extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
@@ -143,7 +144,8 @@ def save(
         draft = _draft_of_opened(opened)
     elif isinstance(tensors, Mapping):
         values = with_text_keys(tensors, prefix)
-        draft = draft_of(prefix, values, with_text_keys(dtypes or {}, prefix))
+        with collection_held():
+            draft = draft_of(prefix, values, with_text_keys(dtypes or {}, prefix))
     else:
         raise TypeError(
             f"tensors is a mapping from key to array, or an opened checkpoint; not a {type(tensors).__name__}"

@@ -17,6 +17,7 @@ from typing import Literal, cast
 
 from openckpt.errors import CheckpointError, ConflictError, MismatchError, NotFoundError, UnsupportedError, Where, shown
 from openckpt.formats.bundle.splitting import Piece
+from openckpt.formats.collecting import collection_held
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual import DualTensor, Place
@@ -45,6 +46,7 @@ from openckpt.writing.values import Sliced, Stored, Value, as_array, describe, d
 Layout = Literal["dual", "tensorflow"]
 
 _RUN = 256  # tensors that are looked at together
+_SHORT_BYTES = 1 << 30  # of all tensors: below, writing them is short enough to hold the garbage collector off
 _RUN_BYTES = 8 << 20  # of all of them: of larger ones the bytes are the work, not the calls
 _INDEX_BYTES = 256  # of an entry with its key, for the estimate of free space
 
@@ -103,7 +105,8 @@ class CheckpointWriter:
             raise ValueError("a writer writes one checkpoint: create another one")
         self._commit.__enter__()
         try:
-            self._begin()
+            with collection_held():
+                self._begin()
         except BaseException as error:
             self._commit.__exit__(type(error), error, error.__traceback__)
             raise
@@ -292,11 +295,13 @@ class CheckpointWriter:
 
     def put_all(self, values: Mapping[str, Value | Stored]) -> None:
         """Write every announced tensor, each as its spec says; all must stay as they are until the block ends."""
-        for number, shard in enumerate(self._shards):
-            order = self._slots.in_order(number, len(self._shards) + len(self._linked), shard.offsets)
-            for start in range(0, len(order), _RUN):
-                self._put_run(shard, order[start : start + _RUN], values)
-            shard.flush()
+        short = sum(spec.nbytes or 0 for spec in self._specs.values()) < _SHORT_BYTES
+        with collection_held(when=short):
+            for number, shard in enumerate(self._shards):
+                order = self._slots.in_order(number, len(self._shards) + len(self._linked), shard.offsets)
+                for start in range(0, len(order), _RUN):
+                    self._put_run(shard, order[start : start + _RUN], values)
+                shard.flush()
         self._seen = set(self._specs)
 
     def _put_run(self, shard: Shard, run: Sequence[int], values: Mapping[str, Value | Stored]) -> None:
@@ -387,8 +392,9 @@ class CheckpointWriter:
             shard.flush()
         written, links = len(self._shards), len(self._linked)
         count = self._taken.free_count(written + links)
-        entries = slots.entries(count, self.prefix, sort_pieces=self._layout == "dual")
-        table = encode_table(entries)  # beside the last bytes on their way
+        with collection_held():
+            entries = slots.entries(count, self.prefix, sort_pieces=self._layout == "dual")
+            table = encode_table(entries)  # beside the last bytes on their way
         self._behind.drain()
         crcs = dict(zip(slots.places(), slots.crcs, strict=True))
         self._shards += [self._new_shard() for _ in range(count - written - links)]
