@@ -63,9 +63,9 @@ def _sweep_stem(
     if record and ended:
         if settle is None:
             return False  # without the record nobody would ever know whose the data is that has its name already
+        # The record stays until the next one is written over it: a second death before that must find it. To settle twice
+        # does no harm.
         settle(store, directory, stem, record)
-        with doing("write", lock.path):
-            store.write(lock, 0, [b"\n"])
     for stat in stats:
         if stat.name.endswith(TEMP_SUFFIX):
             try:

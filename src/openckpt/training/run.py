@@ -120,7 +120,9 @@ class Run:
         try:
             if self._writes:
                 with self._locked(path):
-                    self._put(self._manifest(self.steps, self.latest or path))
+                    newest = self.latest or path
+                    self._put(self._manifest(self.steps, newest))
+                    self._named, self._unlisted = self._entry(newest), []
         except BaseException:
             self._pinned.discard(path)
             raise
