@@ -25,6 +25,7 @@ from openckpt.limits import Limits
 if TYPE_CHECKING:
     import numpy as np
 
+    from openckpt.findings import Progress
     from openckpt.formats.spec import Array
     from openckpt.storage.reading import ByteSource
 
@@ -140,12 +141,29 @@ def read_arrays(
 
 
 def check_requests(
-    requests: Sequence[Request], *, threads: int | None = None, tick: Callable[[int], None] | None = None
+    requests: Sequence[Request],
+    what: str = "checking",
+    *,
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[tuple[Request, int | CheckpointError]]:
     """Yield every request whose bytes do not have its CRC, with the computed CRC or the error of the read.
 
-    ``tick(nbytes)`` is called, from the calling thread, as pieces of work are done.
+    Args:
+        requests: what to check.
+        what: names the work for ``progress``.
+        threads: how many; one per core up to 8 when not given.
+        progress: called, from the calling thread, as pieces of work are done.
     """
+    total = sum(request.nbytes for request in requests)
+    done = 0
+
+    def tick(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        if progress is not None:
+            progress(what, done, total)
+
     bad: list[tuple[Request, int | CheckpointError]] = []
     work: Work = []
     batch: list[Request] = []

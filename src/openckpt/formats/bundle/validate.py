@@ -298,16 +298,7 @@ def _check_data(reader: BundleReader, survey: _Survey, bad: set[str], progress: 
             if piece.offset + piece.size <= source.size:
                 # dtype and shape do not matter for a checksum, and numpy is not needed for it
                 requests.append(Request(piece.key, source, piece.offset, piece.size, None, (), piece.entry.crc))  # type: ignore[arg-type]
-    total = sum(request.nbytes for request in requests)
-    done = 0
-
-    def tick(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        if progress is not None:
-            progress(f"checking {reader.path}", done, total)
-
-    for request, result in check_requests(requests, tick=tick):
+    for request, result in check_requests(requests, f"checking {reader.path}", progress=progress):
         error = result if isinstance(result, CheckpointError) else reader.data.mismatch(request, result)
         bad.add(request.key)
         yield finding_of(error).with_lost(survey.lost([request.key]))

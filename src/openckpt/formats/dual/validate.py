@@ -59,16 +59,7 @@ def _check_data(reader: DualReader, bad: set[str], progress: Progress | None) ->
             if place.crc is not None:  # dtype and shape do not matter for a checksum, and numpy is not needed for it
                 source = reader.source(place.shard)
                 requests.append(Request(key, source, place.offset, place.nbytes, None, (), place.crc))  # type: ignore[arg-type]
-    total = sum(request.nbytes for request in requests)
-    done = 0
-
-    def tick(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        if progress is not None:
-            progress(f"checking {reader.path}", done, total)
-
-    for request, result in check_requests(requests, tick=tick):
+    for request, result in check_requests(requests, f"checking {reader.path}", progress=progress):
         yield request.key, result if isinstance(result, CheckpointError) else mismatch(request, result)
     for key in opaque:
         if key in bad:
