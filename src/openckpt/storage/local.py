@@ -16,6 +16,7 @@ from openckpt.errors import CorruptionError, Where
 from openckpt.limits import no_memory
 from openckpt.storage.reading import Buffer, ByteSource, FileStat, Kind, short_read
 
+_SCANS = 5
 _IOV_MAX = 1000  # POSIX guarantees 16, Linux and macOS have 1024
 NO_LOCKS = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EBADF))
 """what flock says on file systems and descriptors that cannot be locked"""
@@ -215,16 +216,16 @@ class LocalStore:
         return _file_stat(os.path.basename(path.rstrip("/")), path, own)
 
     def scan(self, path: str) -> list[FileStat]:
-        """Return what lies directly in a directory; names that vanish meanwhile are left out."""
-        found = []
-        with os.scandir(path or ".") as entries:
-            for entry in entries:
-                try:
-                    own = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                found.append(_file_stat(entry.name, entry.path if path else entry.name, own))
-        return found
+        """Return what lies directly in a directory.
+
+        A name that vanishes while it is looked at has perhaps a successor that was not there when the names were read (a
+        trainer that saves and sweeps): then all is read again. What vanishes at the last attempt too is left out.
+        """
+        for _ in range(_SCANS - 1):
+            found, whole = _scan(path)
+            if whole:
+                return found
+        return _scan(path)[0]
 
     def expect(self, paths: Sequence[str]) -> None:
         """Nothing to prepare: local files are read at any place."""
@@ -240,6 +241,20 @@ class LocalStore:
     def display(self, path: str) -> str:
         """Return the path itself."""
         return path
+
+
+def _scan(path: str) -> tuple[list[FileStat], bool]:
+    """Return what lies in a directory, and whether every name was still there when it was looked at."""
+    found, whole = [], True
+    with os.scandir(path or ".") as entries:
+        for entry in entries:
+            try:
+                own = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                whole = False
+                continue
+            found.append(_file_stat(entry.name, entry.path if path else entry.name, own))
+    return found, whole
 
 
 _NOT_A_NAME = {errno.ENAMETOOLONG, errno.ELOOP}  # no file can be there

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +195,27 @@ def test_scan_says_what_the_system_says(tmp_path: Path, file: Path) -> None:
         LOCAL.scan(str(tmp_path / "missing"))
     with pytest.raises(NotADirectoryError):
         LOCAL.scan(str(file))
+
+
+def test_a_scan_sees_what_took_the_place_of_a_name_that_vanished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer saved one step and swept the other between the names and the look at each of them."""
+    (tmp_path / "old").touch()
+    list_names = os.scandir
+
+    @contextmanager
+    def scandir(path: str) -> Iterator[list[os.DirEntry[str]]]:
+        with list_names(path) as entries:
+            names = list(entries)
+        if (tmp_path / "old").exists():
+            (tmp_path / "new").touch()
+            (tmp_path / "old").unlink()
+        yield names
+
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    assert [stat.name for stat in LOCAL.scan(str(tmp_path))] == ["new"]
 
 
 def test_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
