@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -116,6 +116,12 @@ def tf() -> Any:
     tensorflow.get_logger().setLevel("ERROR")
     _import_quietly("absl.logging").set_verbosity("fatal")  # type: ignore[attr-defined]
     return tensorflow
+
+
+@pytest.fixture(scope="session")
+def keras_module(keras: Any) -> Callable[[str], Any]:
+    """Imports a module of ``tests/`` that imports Keras, silently, once the backend is chosen."""
+    return _import_quietly
 
 
 @pytest.fixture(scope="session")

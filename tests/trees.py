@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Callable, Iterable, Mapping
 from math import prod
 from os import PathLike
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 import numpy as np
 
 import openckpt
 from openckpt.formats.dtypes import BY_NAME
+
+if TYPE_CHECKING:
+    from openckpt.formats.hdf5.encoder import HDF5Writer
+    from openckpt.formats.npz_encoder import NpzWriter
 
 Tree: TypeAlias = "Mapping[str, tuple[str, np.ndarray]]"
 """key -> (TensorFlow's name of the type, value); strings and variants are object arrays of bytes"""
@@ -72,6 +77,16 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return bool(one.tolist() == other.tolist()) if one.dtype == object else one.tobytes() == other.tobytes()
+
+
+def encoded(make: Callable[[BinaryIO, list[str]], HDF5Writer | NpzWriter], tree: Tree) -> bytes:
+    """Return the file that a format's own writer makes of a tree."""
+    file = io.BytesIO()
+    writer = make(file, list(tree))
+    for key, (dtype, value) in tree.items():
+        writer.add(key, value, dtype)
+    writer.finish()
+    return file.getvalue()
 
 
 def save_tree(prefix: str | PathLike[str], tree: Tree, **options: Any) -> str:

@@ -13,7 +13,7 @@ import select
 import sys
 from pathlib import Path
 
-from saver import tensors
+from generations import tensors
 
 import openckpt
 from openckpt.storage.writable import WritableStore

@@ -2,8 +2,7 @@
 
     python saver.py DIRECTORY
 
-Every tensor of a save holds its generation, so that any mixture of two saves shows. Layout, shard count and durability change
-from save to save. Stops when its standard input is closed.
+What it saves: generations.py. Layout, shard count and durability change from save to save. Stops when its input is closed.
 """
 
 from __future__ import annotations
@@ -13,25 +12,9 @@ import sys
 from collections import deque
 from pathlib import Path
 
-import numpy as np
+from generations import KEPT, sweep, tensors
 
 import openckpt
-
-TENSORS = 300
-KEPT = 6
-
-
-def tensors(generation: int) -> dict[str, np.ndarray]:
-    """Return what generation ``generation`` of the training saves: every value is the generation."""
-    weights = {f"layer_{i:03d}/kernel": np.full((4, 8), generation, np.float32) for i in range(TENSORS)}
-    return {**weights, "save_counter/.ATTRIBUTES/VARIABLE_VALUE": np.array(generation, np.int64)}
-
-
-def sweep(directory: Path, name: str) -> None:
-    """Delete one checkpoint: the index, then the data."""
-    (directory / f"{name}.index").unlink()
-    for shard in directory.glob(f"{name}.data-*"):
-        shard.unlink()
 
 
 def train(directory: Path) -> None:

@@ -5,7 +5,7 @@ unlink the part, remove the directory; the manifest by rename; sweep index first
 
     python trainer.py DIRECTORY
 
-Every tensor of a save holds its generation, so that any mixture of two saves shows. Stops when its standard input is closed.
+What it saves: generations.py. Stops when its standard input is closed.
 """
 
 from __future__ import annotations
@@ -16,18 +16,9 @@ import sys
 from collections import deque
 from pathlib import Path
 
-import numpy as np
+from generations import KEPT, sweep, tensors
 
 from openckpt.formats.bundle import encode_bundle
-
-TENSORS = 300
-KEPT = 6
-
-
-def tensors(generation: int) -> dict[str, np.ndarray]:
-    """Return what generation ``generation`` of the training saves: every value is the generation."""
-    weights = {f"layer_{i:03d}/kernel": np.full((4, 8), generation, np.float32) for i in range(TENSORS)}
-    return {**weights, "save_counter/.ATTRIBUTES/VARIABLE_VALUE": np.array(generation, np.int64)}
 
 
 def save(directory: Path, name: str, generation: int, shards: int) -> None:
@@ -59,13 +50,6 @@ def write_manifest(directory: Path, names: deque[str]) -> None:
     temp = directory / f"checkpoint.tmp{os.urandom(16).hex()}"
     temp.write_text("\n".join(lines) + "\n")
     temp.rename(directory / "checkpoint")
-
-
-def sweep(directory: Path, name: str) -> None:
-    """Delete one checkpoint: the index, then the data."""
-    (directory / f"{name}.index").unlink()
-    for shard in directory.glob(f"{name}.data-*"):
-        shard.unlink()
 
 
 def train(directory: Path) -> None:

@@ -17,11 +17,11 @@ def report(record_property: Callable[[str, object], None]) -> Callable[[str], No
 
 
 @pytest.fixture
-def quick_path(tmp_path: Path) -> Iterator[Path]:
+def quick_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A directory in memory where there is one: a kill loses nothing that was written, so thousands of syncs prove nothing."""
     memory = Path("/dev/shm")
     if not os.access(memory, os.W_OK):
-        yield tmp_path
+        yield tmp_path_factory.mktemp("quick")
         return
     with tempfile.TemporaryDirectory(prefix="openckpt-", dir=memory) as folder:
         yield Path(folder)

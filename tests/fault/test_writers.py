@@ -20,6 +20,7 @@ from openckpt.storage.commit import Commit
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import OutputFile, WritableStore
 from openckpt.testing import CallFS, FaultyFS, OrderFS, PowerLossFS, run_killed
+from together import together
 
 NEW = Save("run/b", 2)
 
@@ -165,20 +166,7 @@ def test_a_save_does_not_sweep_what_another_one_still_needs() -> None:
 def test_threads_that_save_different_prefixes_all_succeed(tmp_path: Path) -> None:
     """Eight at once, one directory, one manifest."""
     saves = [Save(str(tmp_path / f"ckpt-{n}"), n, manifest=True) for n in range(8)]
-    errors: list[BaseException] = []
-
-    def run(save: Save) -> None:
-        try:
-            save.run(DISK)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(save,)) for save in saves]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    together(lambda save: save.run(DISK), saves)
     assert [read_state(DISK, save.prefix) for save in saves] == [save.state for save in saves]
     state = openckpt.get_checkpoint_state(tmp_path)
     assert state is not None

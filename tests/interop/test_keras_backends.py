@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,8 @@ CHILD = Path(__file__).resolve().parents[1] / "keras_child.py"
 
 
 @pytest.fixture(scope="module")
-def models(keras: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import keras_models
-    return keras_models
+def models(keras_module: Callable[[str], Any]) -> Any:
+    return keras_module("keras_models")
 
 
 def _run(commands: dict[str, list[str]]) -> list[tuple[subprocess.Popen[str], str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,8 @@ pytestmark = pytest.mark.interop
 
 
 @pytest.fixture(scope="module")
-def resume(keras: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import keras_resume
-    return keras_resume
+def resume(keras_module: Callable[[str], Any]) -> Any:
+    return keras_module("keras_resume")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,8 @@ pytestmark = pytest.mark.interop
 
 
 @pytest.fixture(scope="module")
-def waiting(keras: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import keras_waiting
-    return keras_waiting
+def waiting(keras_module: Callable[[str], Any]) -> Any:
+    return keras_module("keras_waiting")
 
 
 def test_models_of_every_kind_built_in_every_way(waiting: Any, tmp_path: Path, record_property: Any) -> None:

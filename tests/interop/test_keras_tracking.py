@@ -5,7 +5,7 @@ The graphs are compared without nodes that hold no values, of which TensorFlow k
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,8 @@ pytestmark = pytest.mark.interop
 
 
 @pytest.fixture(scope="module")
-def models(keras: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import keras_models
-    return keras_models
+def models(keras_module: Callable[[str], Any]) -> Any:
+    return keras_module("keras_models")
 
 
 def test_every_architecture_is_listed(models: Any) -> None:

@@ -14,21 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import openckpt
+from clocks import Clock
 from openckpt.training import CheckpointManager
 
 pytestmark = pytest.mark.interop
 
 HOUR = 3600.0
-
-
-class Clock:
-    """Seconds since 1970 that pass when somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_795_000_000.25
-
-    def time(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -13,19 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import openckpt
+from clocks import Clock
 from openckpt.training import Checkpoint, Saver
 
 pytestmark = pytest.mark.interop
-
-
-class Clock:
-    """Seconds since 1970 that pass when somebody says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_795_000_000.25
-
-    def time(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,7 @@ from openckpt.formats.npz import open_npz
 from openckpt.formats.npz_encoder import NpzWriter, is_member_name
 from openckpt.storage.memory import MemoryStore
 from strategies import arrays, shapes, tensor_keys
-from trees import differences, objects, same, save_tree
+from trees import differences, encoded, objects, same, save_tree
 
 # Elements that end in zeros, hold them, are no text, or are much longer than the others.
 _elements = st.one_of(st.binary(max_size=6), st.sampled_from([b"", b"\0", b"a\0", b"text", b"x" * 3000]))
@@ -45,15 +44,6 @@ _keys = st.one_of(
 trees = st.dictionaries(_keys, st.one_of(arrays(), _opaque()), min_size=1, max_size=8)
 
 
-def _written(make: Callable[..., Any], tree: dict[str, tuple[str, np.ndarray]]) -> bytes:
-    file = io.BytesIO()
-    writer = make(file, list(tree))
-    for key, (dtype, value) in tree.items():
-        writer.add(key, value, dtype)
-    writer.finish()
-    return file.getvalue()
-
-
 @pytest.mark.parametrize(("make", "opened", "name"), [(HDF5Writer, open_hdf5, "x.h5"), (NpzWriter, open_npz, "x.npz")])
 @settings(max_examples=60, deadline=None)
 @given(tree=trees)
@@ -61,7 +51,7 @@ def test_a_file_holds_any_tree(
     make: Callable[..., Any], opened: Callable[..., Any], name: str, tree: dict[str, tuple[str, np.ndarray]]
 ) -> None:
     """Specs and bits, with nothing for the doctor to say; and the same tree is the same file."""
-    data = _written(make, tree)
+    data = encoded(make, tree)
     reader = opened(MemoryStore({name: data}), name)
 
     assert {key: (spec.dtype, spec.shape) for key, spec in reader.items()} == {
@@ -70,7 +60,7 @@ def test_a_file_holds_any_tree(
     assert all(same(reader.read(key), value) for key, (_, value) in tree.items())
     assert list(reader.validate()) == []
     reader.close()
-    assert _written(make, tree) == data
+    assert encoded(make, tree) == data
 
 
 @settings(max_examples=12, deadline=None)
@@ -109,7 +99,7 @@ def test_paths_of_datasets_never_meet(keys: list[str]) -> None:
 @given(key=_keys)
 def test_a_member_name_comes_back_from_a_zip(key: str) -> None:
     """What is used as a name unchanged is read as the same key without the side entry."""
-    data = _written(NpzWriter, {key: ("uint8", np.zeros(2, np.uint8))})
+    data = encoded(NpzWriter, {key: ("uint8", np.zeros(2, np.uint8))})
 
     assert (b"openckpt.json" in data) == (not is_member_name(key))
     assert list(open_npz(MemoryStore({"x": data}), "x").keys()) == [key]

@@ -6,22 +6,13 @@ import io
 
 import pytest
 
+from clocks import Clock
 from openckpt.cli.progress import Bar, progress_bar
 
 
 class FakeTerminal(io.StringIO):
     def isatty(self) -> bool:
         return True
-
-
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -33,8 +24,8 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
 
 def test_nothing_is_drawn_in_the_first_second(terminal: FakeTerminal) -> None:
     """Most work is done by then, and flicker helps nobody."""
-    clock = Clock()
-    bar = Bar(terminal, clock)
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
     clock.now += 0.99
     bar("read", 1, 10)
     assert terminal.getvalue() == ""
@@ -42,8 +33,8 @@ def test_nothing_is_drawn_in_the_first_second(terminal: FakeTerminal) -> None:
 
 def test_long_work_is_drawn_and_taken_away(terminal: FakeTerminal) -> None:
     """The name of the work and how far it is; afterwards the cursor is back."""
-    clock = Clock()
-    bar = Bar(terminal, clock)
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
     clock.now += 1.5
     bar("check ckpt-7", 5, 10)
     assert "check ckpt-7" in terminal.getvalue()
@@ -55,8 +46,8 @@ def test_long_work_is_drawn_and_taken_away(terminal: FakeTerminal) -> None:
 
 def test_a_busy_reporter_is_drawn_ten_times_a_second(terminal: FakeTerminal) -> None:
     """The bar costs the work nothing."""
-    clock = Clock()
-    bar = Bar(terminal, clock)
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
     clock.now += 2
     bar("read", 1, 1000)
     length = len(terminal.getvalue())
@@ -71,8 +62,8 @@ def test_a_busy_reporter_is_drawn_ten_times_a_second(terminal: FakeTerminal) -> 
 
 def test_names_in_it_are_escaped(terminal: FakeTerminal) -> None:
     """A file name is neither markup nor a command to the terminal."""
-    clock = Clock()
-    bar = Bar(terminal, clock)
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
     clock.now += 2
     bar("read [bold]\x1b]0;owned\x07", 1, None)
     assert "[bold]\\x1b]0;owned" in terminal.getvalue()
@@ -82,8 +73,8 @@ def test_names_in_it_are_escaped(terminal: FakeTerminal) -> None:
 
 def test_work_of_unknown_length_shows_how_much_is_done(terminal: FakeTerminal) -> None:
     """A percentage of nothing would stand still."""
-    clock = Clock()
-    bar = Bar(terminal, clock)
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
     clock.now += 2
     bar("find", 12_345, None)
     assert "12,345" in terminal.getvalue()

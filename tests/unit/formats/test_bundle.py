@@ -37,6 +37,7 @@ from openckpt.formats.sstable import encode_table
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage import LOCAL
 from openckpt.storage.memory import MemorySource, MemoryStore
+from together import together
 
 NUMERIC = [dtype for dtype in DTYPES.values() if dtype.is_numeric]
 
@@ -548,11 +549,7 @@ def test_many_threads_share_one_reader(tmp_path: Path) -> None:
             if reader.read(key)[0] != n or key not in reader or len(reader) != 2000:
                 wrong.append(key)
 
-    workers = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    together(work, range(8))
     assert wrong == []
 
 

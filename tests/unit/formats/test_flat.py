@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from openckpt.formats.npz import open_npz
 from openckpt.formats.safetensors import open_safetensors
 from openckpt.storage import LOCAL
 from openckpt.storage.archive import open_archive
+from together import together
 
 VALUES = {"a": np.arange(1000, dtype=np.float32), "b": np.ones((3, 4))}
 
@@ -118,18 +118,14 @@ def test_threads_and_forks_read_equal(made: tuple[Path, Any]) -> None:
     _, reader = made
     wrong: list[str] = []
 
-    def work() -> None:
-        for _ in range(5):
+    def work(times: int) -> None:
+        for _ in range(times):
             wrong.extend(key for key, value in VALUES.items() if reader.read(key).tolist() != value.tolist())
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, [5, 5, 5])
     child = os.fork()
     if not child:
-        work()
+        work(5)
         os._exit(1 if wrong else 0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert wrong == []

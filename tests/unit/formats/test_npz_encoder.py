@@ -14,16 +14,11 @@ from openckpt.errors import UnsupportedError
 from openckpt.formats.npz import open_npz
 from openckpt.formats.npz_encoder import NpzWriter, encode_npy_header, is_member_name
 from openckpt.storage.memory import MemoryStore
-from trees import ODD_KEYS, everything, numbers, objects, same
+from trees import ODD_KEYS, encoded, everything, numbers, objects, same
 
 
 def written(tree: dict[str, tuple[str, np.ndarray]]) -> bytes:
-    file = io.BytesIO()
-    writer = NpzWriter(file, list(tree))
-    for key, (dtype, value) in tree.items():
-        writer.add(key, value, dtype)
-    writer.finish()
-    return file.getvalue()
+    return encoded(NpzWriter, tree)
 
 
 def side_of(data: bytes) -> dict[str, Any]:

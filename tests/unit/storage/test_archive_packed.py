@@ -8,7 +8,6 @@ import io
 import lzma
 import os
 import tarfile
-import threading
 import tracemalloc
 from collections.abc import Callable
 
@@ -22,6 +21,7 @@ from openckpt.storage.archive.packed import KEPT_BYTES
 from openckpt.storage.archive.streams import PackedStream
 from openckpt.storage.memory import MemorySource
 from refusals import code_of
+from together import together
 
 INDEX = b"index" * 100
 SMALL = craft.tar(
@@ -172,11 +172,7 @@ def test_threads_share_a_pass(run: bytes) -> None:
     def work(path: str) -> None:
         got[path] = read(store, path)[-1:]
 
-    threads = [threading.Thread(target=work, args=(path,)) for path in files_of(1) + files_of(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, files_of(1) + files_of(2))
 
     assert got[files_of(2)[2]] == b"\x21"
     assert store.passes == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import threading
 import zipfile
 import zlib
 
@@ -16,6 +15,7 @@ from openckpt.limits import Limits
 from openckpt.storage.archive import ArchiveStore, archive_kind, open_archive
 from openckpt.storage.memory import MemorySource
 from refusals import code_of
+from together import together
 
 TEXT = b"abc" * 5000
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
@@ -115,11 +115,7 @@ def test_compressed_members_are_unpacked_once_for_all_threads() -> None:
     store = opened(craft.plain_zip([("x", TEXT)], 8))
     sources = [store.open("x"), store.open("x")]
     maps: list[memoryview | None] = []
-    threads = [threading.Thread(target=lambda s=sources[i % 2]: maps.append(s.map())) for i in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(lambda source: maps.append(source.map()), sources * 4)
 
     assert len({id(view.obj) for view in maps if view is not None}) == 1
     assert all(view == TEXT for view in maps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage import read_whole
 from openckpt.testing import Image, PowerLossFS
+from together import together
 
 BLOCK = 4096
 
@@ -298,11 +298,7 @@ def test_threads_may_write_at_once() -> None:
     def work(n: int) -> None:
         put(fs, f"f{n}", bytes([n]) * 100)
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(work, range(8))
     assert [change.number for change in fs.changes] == list(range(1, 25))
     assert fs.open("f7").read_at(0, 100) == b"\7" * 100
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import pickle
-import threading
 from copy import copy, deepcopy
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from openckpt.formats.bundle import Sliced, Strings
 from openckpt.formats.v1 import encode_v1
 from openckpt.storage.disk import DISK
 from openckpt.testing import CallFS, FaultyFS, PowerLossFS
+from together import together
 from trees import differences, everything, objects, same, save_tree
 
 W = {"w": np.arange(6.0), "s": np.array(["text"], object)}
@@ -342,23 +342,18 @@ def test_data_of_a_lost_index_is_not_touched(tmp_path: Path) -> None:
 
 def test_other_checkpoints_and_files_are_none_of_its_business(tmp_path: Path) -> None:
     """Whose names begin alike, or look like data."""
-    for name in (
+    strangers = [
         "ckpt.data-00000-of-00001.bak",
         "ckpt.data-x-of-00001",
         "ckpt-1.data-00000-of-00001",
         "ckpt.meta",
         "ckpt",
-    ):
+    ]
+    for name in strangers:
         (tmp_path / name).write_text(name)
     openckpt.save(tmp_path / "ckpt", {"w": 1})
     openckpt.save(tmp_path / "ckpt", {"w": 2}, overwrite=True)
-    for name in (
-        "ckpt.data-00000-of-00001.bak",
-        "ckpt.data-x-of-00001",
-        "ckpt-1.data-00000-of-00001",
-        "ckpt.meta",
-        "ckpt",
-    ):
+    for name in strangers:
         assert (tmp_path / name).read_text() == name
 
 
@@ -400,21 +395,12 @@ def test_a_disk_that_is_too_small_is_told_before_the_first_byte(tmp_path: Path, 
 
 def test_threads_save_at_once(tmp_path: Path) -> None:
     """Different prefixes of one directory and one manifest, which names all of them in the end."""
-    errors: list[BaseException] = []
 
     def save(number: int) -> None:
-        try:
-            for _ in range(3):
-                openckpt.save(tmp_path / f"ckpt-{number}", {"w": number}, overwrite=True, update_manifest=True)
-        except BaseException as error:
-            errors.append(error)
+        for _ in range(3):
+            openckpt.save(tmp_path / f"ckpt-{number}", {"w": number}, overwrite=True, update_manifest=True)
 
-    threads = [threading.Thread(target=save, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    together(save, range(4))
     state = openckpt.get_checkpoint_state(tmp_path)
     assert state is not None
     assert {Path(path).name for path in state.all_model_checkpoint_paths} == {f"ckpt-{number}" for number in range(4)}

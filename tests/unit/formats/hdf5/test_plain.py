@@ -17,16 +17,11 @@ from openckpt.formats.hdf5.plain import is_path, plan_paths
 from openckpt.formats.keras_h5 import open_hdf5
 from openckpt.storage import LOCAL
 from openckpt.storage.memory import MemoryStore
-from trees import everything, numbers, objects, same
+from trees import encoded, everything, numbers, objects, same
 
 
 def written(tree: dict[str, tuple[str, np.ndarray]]) -> bytes:
-    file = io.BytesIO()
-    writer = HDF5Writer(file, list(tree))
-    for key, (dtype, value) in tree.items():
-        writer.add(key, value, dtype)
-    writer.finish()
-    return file.getvalue()
+    return encoded(HDF5Writer, tree)
 
 
 def opened(data: bytes) -> Any:
