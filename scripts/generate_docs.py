@@ -183,8 +183,16 @@ def _field_docstrings(cls: type) -> dict[str, str]:
     return found
 
 
+def _has_entry(cls: type) -> bool:
+    import openckpt
+    from openckpt import testing
+
+    returned = {name for names in RETURNED.values() for name in names}
+    return cls.__name__ in {*openckpt.__all__, *testing.__all__, *returned}
+
+
 def _members(cls: type) -> Iterator[tuple[str, object]]:
-    """Yield the documented public members that the class itself, or a private base of it, defines."""
+    """Yield the documented public members that the class itself, or a base of it without an entry of its own, defines."""
     from openckpt.storage.writable import WritableStore
 
     seen = set()
@@ -199,7 +207,7 @@ def _members(cls: type) -> Iterator[tuple[str, object]]:
             seen.add(name)
             target = member.__func__ if isinstance(member, (classmethod, staticmethod)) else member
             is_ours = inspect.isfunction(target) or isinstance(target, property)
-            if is_ours and inspect.getdoc(target) and (base is cls or base.__name__.startswith("_")):
+            if is_ours and inspect.getdoc(target) and (base is cls or not _has_entry(base)):
                 yield name, target
 
 

@@ -20,6 +20,8 @@ stand in `openckpt.codes`, which is imported only when somebody asks for them.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -190,3 +192,13 @@ class CheckpointWarning(UserWarning):
 
 class PartialRestoreWarning(CheckpointWarning):
     """A restore gave values to some variables of the program and not to others."""
+
+
+def warn(message: str, category: type[CheckpointWarning] = CheckpointWarning) -> None:
+    """Warn, for the line of the program that has called openckpt, however deep in it this is."""
+    frame = sys._getframe(1)
+    level = 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "openckpt":
+        frame = frame.f_back
+        level += 1
+    warnings.warn(message, category, stacklevel=level)

@@ -87,8 +87,8 @@ def test_a_call_that_fails_leaves_what_is_shared_alone(at: int) -> None:
     history.state["w"] += 1
     faulty = FaultyFS(history.fs, fail_at=at)
     with_fault = Checkpoint(state=history.state)
-    with_fault._delta = history.checkpoint._delta
-    base = with_fault._delta._base
+    with_fault._saves._delta = history.checkpoint._saves._delta
+    base = with_fault._saves._delta._base
     assert base is not None
     object.__setattr__(base, "store", faulty)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openckpt.errors import size_text
+from openckpt.errors import CheckpointWarning, size_text, warn
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,13 @@ from openckpt.errors import size_text
 def test_sizes_have_decimal_units(nbytes: int | None, text: str) -> None:
     """Three digits and a unit; never "1000 kB"."""
     assert size_text(nbytes) == text
+
+
+def test_a_warning_names_the_line_of_the_program_that_called() -> None:
+    """Not a line of openckpt, however deep in it the warning is given."""
+    inside: dict[str, object] = {"__name__": "openckpt.somewhere", "warn": warn}
+    exec("def deep():\n    warn('careful')\ndef face():\n    deep()", inside)
+
+    with pytest.warns(CheckpointWarning, match="careful") as said:
+        inside["face"]()  # type: ignore[operator]
+    assert said[0].filename == __file__

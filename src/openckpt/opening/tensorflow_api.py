@@ -16,11 +16,10 @@ empty one. Names mirror TensorFlow's because behaviour does; where that would be
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointWarning, CorruptionError, PathNotFoundError, UnsafeError
+from openckpt.errors import CorruptionError, PathNotFoundError, UnsafeError, warn
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.manifest import Manifest, parse_manifest
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, is_same_v1_set, parse_v1_shard_name
@@ -56,7 +55,7 @@ def get_checkpoint_state(checkpoint_dir: Path, latest_filename: str | None = Non
     except FileNotFoundError:
         return None
     except OSError as error:
-        _warn(f"{path}: {error.strerror}; the manifest is ignored")
+        warn(f"{path}: {error.strerror}; the manifest is ignored")
         return None
     data.decode()
     try:
@@ -64,20 +63,16 @@ def get_checkpoint_state(checkpoint_dir: Path, latest_filename: str | None = Non
     except CorruptionError as error:
         if error.code in _NO_MODEL_PATH:
             raise ValueError(f"Invalid checkpoint state loaded from {directory}") from error
-        _warn(f"{error}; the manifest is ignored")
+        warn(f"{error}; the manifest is ignored")
         return None
     if any(problem.code in _STRICT for problem in manifest.problems):
-        _warn(f"{path}: {manifest.problems[0].message}; TensorFlow ignores such a manifest, and so does this function")
+        warn(f"{path}: {manifest.problems[0].message}; TensorFlow ignores such a manifest, and so does this function")
         return None
     return replace(
         manifest,
         model_checkpoint_path=os.path.join(directory, manifest.model_checkpoint_path),
         all_model_checkpoint_paths=tuple(os.path.join(directory, p) for p in manifest.all_model_checkpoint_paths),
     )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, CheckpointWarning, stacklevel=4)
 
 
 def checkpoint_exists(checkpoint_prefix: Path) -> bool:
@@ -118,11 +113,7 @@ def latest_checkpoint(checkpoint_dir: Path, latest_filename: str | None = None) 
         if state.model_checkpoint_path == named:
             break  # named twice and still not there: not a sweep between our two looks
         named = state.model_checkpoint_path
-    warnings.warn(
-        f"the manifest names {named!r}, which is not there; openckpt.open(directory) finds what is",
-        CheckpointWarning,
-        stacklevel=2,
-    )
+    warn(f"the manifest names {named!r}, which is not there; openckpt.open(directory) finds what is")
     return None
 
 

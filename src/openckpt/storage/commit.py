@@ -19,13 +19,12 @@ from __future__ import annotations
 
 import errno
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
 
-from openckpt.errors import CheckpointWarning, ConflictError
+from openckpt.errors import ConflictError, warn
 from openckpt.storage.pending import PendingFile, attempt, doing, has_no_links, settle_all
 from openckpt.storage.reading import FileStat
 from openckpt.storage.sweeping import Settle, sweep
@@ -315,11 +314,9 @@ class Commit:
             synced = self._store.sync_directory(path)
         if not synced and self._held == "power-loss":
             self._held = "process-crash"
-            warnings.warn(
+            warn(
                 f"{path or '.'}: this file system cannot sync a directory, so the save survives a crash of the program but "
-                "perhaps not a power cut; the result's durability says so",
-                CheckpointWarning,
-                stacklevel=3,
+                "perhaps not a power cut; the result's durability says so"
             )
 
     def _stat(self, path: str) -> FileStat | None:

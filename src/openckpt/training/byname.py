@@ -6,12 +6,10 @@ array in a dict, is called by its way from the root, which is the same for progr
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from openckpt.errors import (
-    CheckpointWarning,
     MismatchError,
     NotFoundError,
     NotMatchedError,
@@ -19,6 +17,7 @@ from openckpt.errors import (
     UnsupportedError,
     Where,
     shown,
+    warn,
 )
 from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import Binding, Bound
@@ -86,11 +85,9 @@ def keys_of_names(stored: CheckpointReader, names: Sequence[str]) -> dict[str, s
         mapped = {name: known[name] for name in missing if known.get(name, "") in stored}
         missing = [name for name in missing if name not in mapped]
         if mapped and not missing:
-            warnings.warn(
+            warn(
                 f"{stored.prefix}: an object-based checkpoint is restored by the names of its variables, which change with "
-                "the code; openckpt.Checkpoint restores it by structure",
-                CheckpointWarning,
-                stacklevel=3,
+                "the code; openckpt.Checkpoint restores it by structure"
             )
         keys |= mapped
     if missing:
@@ -153,7 +150,7 @@ def restore_by_name(
     restored = {node.identity() for node in restore_bound(stored, live, found, cast=cast).nodes()}
     status = NameBasedStatus(stored.prefix, sorted(missing.values()), walk, restored, live.keep(), len(wanted))
     if missing and not partial:
-        warnings.warn(str(status), PartialRestoreWarning, stacklevel=4)
+        warn(str(status), PartialRestoreWarning)
     return status
 
 

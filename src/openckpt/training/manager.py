@@ -9,12 +9,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, SupportsFloat, SupportsInt, TypeAlias, overload
+from typing import Any, Literal, SupportsFloat, SupportsInt, TypeAlias, TypedDict, Unpack, overload
 
-from openckpt.errors import CheckpointWarning, ConflictError, CorruptionError, PathNotFoundError
+from openckpt.errors import CorruptionError, PathNotFoundError, warn
 from openckpt.formats.names import step_of
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
@@ -25,11 +24,19 @@ from openckpt.training.primary import find_rank
 from openckpt.training.recovering import read_note, size_of, why_not_whole
 from openckpt.training.retention import Mode, Policy, Retention, SavedStep, best_steps
 from openckpt.training.run import Run
+from openckpt.training.saves import Target
 from openckpt.writing import SavedPath
 from openckpt.writing.manifests import ManifestUpdate
 
 StepCounter: TypeAlias = SupportsInt | Callable[[], SupportsInt] | str
 """A variable that holds the training step, a function that returns it, or the name of a Checkpoint's child that is it."""
+
+
+class _SaveKeywords(TypedDict, total=False):
+    """Of `CheckpointManager.save`, for its overloads."""
+
+    metrics: Mapping[str, SupportsFloat] | None
+    timeout: float | None
 
 
 class CheckpointManager:
@@ -105,7 +112,7 @@ class CheckpointManager:
         self._store: WritableStore = DISK if store is None else store
         self._checkpoint = checkpoint
         if config is not None:
-            checkpoint._config = config
+            checkpoint._config = dataclasses.replace(checkpoint._config, made_from=config)
         self._directory = os.fsdecode(directory)
         self._prefix = self._store.join(self._directory, checkpoint_name)
         self._counter = step_counter
@@ -181,9 +188,8 @@ class CheckpointManager:
         check_interval: bool = True,
         options: None = None,
         *,
-        metrics: Mapping[str, SupportsFloat] | None = None,
         blocking: Literal[True] = True,
-        timeout: float | None = None,
+        **keywords: Unpack[_SaveKeywords],
     ) -> SavedPath | None: ...
 
     @overload
@@ -193,9 +199,8 @@ class CheckpointManager:
         check_interval: bool = True,
         options: None = None,
         *,
-        metrics: Mapping[str, SupportsFloat] | None = None,
         blocking: Literal[False],
-        timeout: float | None = None,
+        **keywords: Unpack[_SaveKeywords],
     ) -> SaveHandle | None: ...
 
     def save(
@@ -236,8 +241,7 @@ class CheckpointManager:
             return None
         said = {} if metrics is None else {str(name): float(value) for name, value in metrics.items()}
         ours = self._checkpoint
-        with ours._turn.taken(timeout) as left:
-            ours._saving.settle(left)
+        with ours._saves.next(timeout):
             before = (ours.save_counter, self._last_step)
             number = before[0] + 1 if checkpoint_number is None else int(checkpoint_number)
             if checkpoint_number is None:
@@ -253,8 +257,7 @@ class CheckpointManager:
             beside = {METRICS_KEY: encode_note(note)} if note != Note() else {}
             put = partial(self._put, new, number, before[1])
             try:
-                save = ours._write if blocking else ours._write_behind
-                return save(new.path, put, beside, self._frozen or ())
+                return ours._save(new.path, put, blocking=blocking, frozen=self._frozen or (), beside=beside)
             except BaseException:
                 ours._count_to(before[0])
                 self._last_step = before[1]
@@ -264,23 +267,20 @@ class CheckpointManager:
         """Write a step and what follows from it, here or on another thread."""
 
         def write(update_manifest: ManifestUpdate | bool) -> SavedPath:
-            return self._checkpoint._put(
-                new.path,
-                values,
+            target = Target(
+                path=new.path,
                 overwrite=new.path in self._written,
                 update_manifest=update_manifest,
                 durability=self._durability,
                 store=self._store,
                 frozen=self._frozen,
             )
+            return self._checkpoint._saves.put(target, values)
 
         try:
             saved = self._run.save(new, number, write)
-        except BaseException as error:
+        except BaseException:
             self._last_step = last_step
-            if isinstance(error, ConflictError) and error.code == "commit.exists":
-                message = "a checkpoint of this number is there, and this manager did not write it"
-                raise ConflictError("training.exists", new.path, message) from None
             raise
         self._written.add(new.path)
         return saved
@@ -293,7 +293,7 @@ class CheckpointManager:
             ConflictError, OSError: as `save`.
         """
         path = f"{self._prefix}-{checkpoint}" if isinstance(checkpoint, int) else os.fsdecode(checkpoint)
-        self._checkpoint._saving.wait()
+        self._checkpoint._saves.saving.wait()
         why = why_not_whole(self._store, path)
         if why:
             raise PathNotFoundError("training.no-such-step", path, f"this checkpoint cannot be kept: {why}")
@@ -315,7 +315,7 @@ class CheckpointManager:
             CorruptionError: all of them are damaged; of the newest.
             CheckpointError, OSError: as `Checkpoint.restore`.
         """
-        self._checkpoint._saving.wait()
+        self._checkpoint._saves.saving.wait()
         latest = self._run.latest
         if latest is None:
             if self._init_fn is not None:
@@ -327,7 +327,7 @@ class CheckpointManager:
                 self._checkpoint.restore(path)
             except CorruptionError as error:
                 damage = damage or error
-                warnings.warn(f"passed over, the next older checkpoint is tried: {error}", CheckpointWarning, 2)
+                warn(f"passed over, the next older checkpoint is tried: {error}")
                 continue
             self._run.latest = path
             if self._interval is not None and self._counter is not None:

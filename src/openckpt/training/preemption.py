@@ -123,14 +123,14 @@ class Preemption:
     def _begin(self, number: int, frame: FrameType | None) -> None:
         self._number, self._frame = number, frame
         self._deadline = time.monotonic() + self._within
-        self._saves = self._ours._saves
+        self._saves = self._ours._saves.count
         self._timer = threading.Timer(self._within, _tell_main_thread, (number,))
         self._timer.daemon = True
         self._timer.start()
         if self._at_safe_points:
             return
-        if self._ours._turn.is_mine():
-            self._ours._turn.then(self._end)
+        if self._ours._saves.turn.is_mine():
+            self._ours._saves.turn.then(self._end)
         else:
             self._end()
 
@@ -150,13 +150,13 @@ class Preemption:
 
     def _save(self) -> None:
         """Finish the save that is under way; where there is none, or it fails, make one."""
-        saving = self._ours._saving
+        saving = self._ours._saves.saving
         saving.wait(max(0.0, self._left()))
         try:
             saving.settle(0)
         except Exception as error:
             self._warn(error)
-        if self._ours._saves > self._saves:
+        if self._ours._saves.count > self._saves:
             return
         handle: SaveHandle | None
         if isinstance(self._target, Checkpoint):

@@ -12,12 +12,11 @@ takes it up. Nothing here is written; entries of a manifest are followed only wi
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from openckpt.errors import CheckpointError, CheckpointWarning
+from openckpt.errors import CheckpointError, warn
 from openckpt.formats.manifest import Manifest, parse_manifest
 from openckpt.formats.names import MANIFEST_NAME, RUN_STEM, is_same_v1_set, parse_v1_shard_name, prefix_of, step_of
 from openckpt.limits import DEFAULT_LIMITS
@@ -92,9 +91,9 @@ def recover(store: Store, directory: str, name: str, now: float) -> Recovered:
         said = f"the manifest names {manifest.model_checkpoint_path!r}, but {why}"
     found.newest = next((path for path in dict.fromkeys(candidates) if not why_not_whole(store, path)), None)
     if found.newest is not None:
-        _warn(f"{directory or '.'}: {said}; the latest complete checkpoint is {found.newest!r}")
+        warn(f"{directory or '.'}: {said}; the latest complete checkpoint is {found.newest!r}")
     elif said != _NO_MANIFEST:
-        _warn(f"{directory or '.'}: {said}, and there is no other checkpoint")
+        warn(f"{directory or '.'}: {said}, and there is no other checkpoint")
     return found
 
 
@@ -102,7 +101,7 @@ def _take_list(store: Store, directory: str, manifest: Manifest, now: float, fou
     """Take the listed steps up, by TensorFlow's rules about times."""
     last = manifest.last_preserved_timestamp
     if not last <= now:  # NaN too
-        _warn(f"{directory or '.'}: the manifest is of {last - now:.0f} seconds from now; the clock was set back", 1)
+        warn(f"{directory or '.'}: the manifest is of {last - now:.0f} seconds from now; the clock was set back")
         last = now
     found.last_preserved = last
     paths = manifest.all_model_checkpoint_paths
@@ -117,9 +116,7 @@ def _take_list(store: Store, directory: str, manifest: Manifest, now: float, fou
     gone = find_gone(store, [step.path for step in found.steps])
     found.steps = [step for step in found.steps if step.path not in gone]
     if outside:
-        _warn(
-            f"{directory or '.'}: {outside} checkpoints that the manifest lists lie elsewhere; nothing removes them", 1
-        )
+        warn(f"{directory or '.'}: {outside} checkpoints that the manifest lists lie elsewhere; nothing removes them")
 
 
 def _take_unlisted(store: Store, directory: str, name: str, now: float, found: Recovered) -> None:
@@ -256,7 +253,3 @@ def _scan(store: Store, directory: str) -> list[FileStat]:
         return store.scan(directory)
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def _warn(message: str, deeper: int = 0) -> None:
-    warnings.warn(message, CheckpointWarning, stacklevel=5 + deeper)  # where the manager is made

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from openckpt.errors import shown
+from openckpt.errors import MismatchError, shown
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.binding import Binding
@@ -17,6 +17,7 @@ from openckpt.training.counter import SAVE_COUNTER
 from openckpt.training.live import LiveGraph, LiveNode
 
 _SHOWN = 3
+_CANDIDATES = 1000  # stored values that a report knows the shapes of
 _COMPARED = 500  # stored values that are compared with one name; more say no more
 
 
@@ -141,6 +142,19 @@ def make_report(
     )
 
 
+def nothing_matched(path: str, graph: ObjectGraph, live: LiveGraph, count: int) -> MismatchError:
+    """Return the error of a restore in which none of ``count`` variables got a value (``training.nothing-matched``)."""
+    names = [child.local_name for child in graph.nodes[0].children if child.local_name != SAVE_COUNTER]
+    own = [name for name, _, _ in live.nodes[0].children if name != SAVE_COUNTER]
+    return MismatchError(
+        "training.nothing-matched",
+        path,
+        f"none of the {count} variables of the program is in the checkpoint, so nothing was restored",
+        expected=f"objects called {shown(names)}",
+        found=f"objects called {shown(own)}",
+    )
+
+
 def variables_of(live: LiveGraph, binding: Binding | None = None) -> list[LiveNode]:
     """Return the objects of a program that have values, the save counter not among them.
 
@@ -169,6 +183,23 @@ def unresolved_ids(graph: ObjectGraph, binding: Binding) -> list[int]:
         for node_id, node in enumerate(graph.nodes)
         if node.attributes and node_id not in bound and not all(attribute.is_optional for attribute in node.attributes)
     ]
+
+
+def specs_of_unresolved(
+    stored: Mapping[str, TensorSpec], graph: ObjectGraph, binding: Binding
+) -> dict[int, TensorSpec]:
+    """Return the specs of stored values that were bound to nothing, as far as `make_report` looks at them.
+
+    Args:
+        stored: key -> spec, of the whole checkpoint.
+        graph: its objects.
+        binding: what was matched.
+    """
+    keys = {
+        node_id: graph.nodes[node_id].attributes[0].checkpoint_key
+        for node_id in unresolved_ids(graph, binding)[:_CANDIDATES]
+    }
+    return {node_id: stored[key] for node_id, key in keys.items() if key in stored}
 
 
 def _parts(variables: Sequence[LiveNode], unbound: Collection[LiveNode]) -> list[Part]:

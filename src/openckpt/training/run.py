@@ -13,11 +13,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
-from openckpt.errors import CheckpointWarning, ConflictError, Where
+from openckpt.errors import ConflictError, Where, warn
 from openckpt.formats.manifest import Manifest, encode_manifest
 from openckpt.formats.names import RUN_STEM
 from openckpt.storage.commit import Commit
@@ -144,7 +143,7 @@ class Run:
         except (OSError, ConflictError) as error:
             # Not an error of the save, which is done: the next one tries again.
             message = f"{self.latest} is saved, but what should have gone after it could not be removed or unlisted"
-            warnings.warn(f"{message}: {error}", CheckpointWarning, stacklevel=6)
+            warn(f"{message}: {error}")
 
     def _decide(self) -> list[str]:
         """Return the paths that no rule keeps, and forget those that are kept for good."""

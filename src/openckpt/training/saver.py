@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsInt
 
-from openckpt.errors import CheckpointWarning, ConflictError, UnsupportedError, Where
+from openckpt.errors import ConflictError, UnsupportedError, Where, warn
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
@@ -157,7 +156,7 @@ class Saver:
             if not remove_checkpoint(path, durability=self._durability, store=self._store):
                 self._last.insert(0, going)  # a reader has it open: it is the next to go
         except (OSError, ConflictError) as error:
-            warnings.warn(f"the checkpoint {path!r} should go, and stays: {error}", CheckpointWarning, stacklevel=3)
+            warn(f"the checkpoint {path!r} should go, and stays: {error}")
 
     # -- what there is ------------------------------------------------------------------------------------------------
 

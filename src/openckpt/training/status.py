@@ -19,7 +19,7 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
-from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown
+from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown, warn
 from openckpt.formats.collecting import collection_held
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.spec import TensorSpec
@@ -147,11 +147,11 @@ Unsaid: TypeAlias = "weakref.finalize[[str, int], CheckpointLoadStatus]"
 """A warning that is still to be given."""
 
 
-def say_now(unsaid: Unsaid | None, stacklevel: int) -> None:
-    """Give a warning that was not given yet, for the caller so many frames up."""
+def say_now(unsaid: Unsaid | None) -> None:
+    """Give a warning that was not given yet."""
     alive = None if unsaid is None else unsaid.detach()
     if alive is not None:
-        warnings.warn(alive[2][0], PartialRestoreWarning, stacklevel=stacklevel + 1)
+        warn(alive[2][0], PartialRestoreWarning)
 
 
 def _warn(text: str, stacklevel: int) -> None:

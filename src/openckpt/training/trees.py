@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import warnings
 from functools import partial as partial_of
 from typing import TypeVar
 
-from openckpt.errors import CheckpointWarning, MismatchError, UnsupportedError, Where, shown
+from openckpt.errors import MismatchError, UnsupportedError, Where, shown, warn
 from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import bind
@@ -80,6 +79,6 @@ def restore(
         changed = assign_values(stored, checked)
         replaced = replace_objects(live, changed)
     if checked.casts is not None and checked.casts.where:
-        warnings.warn(f"{stored.prefix}: {checked.casts}", CheckpointWarning, stacklevel=2)
+        warn(f"{stored.prefix}: {checked.casts}")
     top = live.nodes[0]
     return replaced.get(top, like)  # type: ignore[return-value]

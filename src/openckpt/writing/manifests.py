@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from openckpt.errors import CheckpointError, CheckpointWarning, ConflictError
+from openckpt.errors import CheckpointError, ConflictError, warn
 from openckpt.formats.manifest import Manifest, encode_manifest, parse_manifest
 from openckpt.formats.names import MANIFEST_NAME
 from openckpt.storage.commit import Commit
@@ -34,7 +33,7 @@ def advanced_manifest(
         try:
             old = parse_manifest(present, MANIFEST_NAME)
         except CheckpointError as error:
-            warnings.warn(f"the manifest is replaced, it could not be read: {error}", CheckpointWarning, stacklevel=2)
+            warn(f"the manifest is replaced, it could not be read: {error}")
     paths = old.all_model_checkpoint_paths or ((old.model_checkpoint_path,) if old.model_checkpoint_path else ())
     times = old.all_model_checkpoint_timestamps
     timed = len(times) == len(paths)

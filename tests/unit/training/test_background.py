@@ -176,7 +176,7 @@ def test_another_thread_waits_its_turn(tmp_path: Path) -> None:
     """Two threads that save one program do not share the memory of one save."""
     checkpoint = Checkpoint(w=np.ones(2))
     paths: list[str] = []
-    with checkpoint._turn.taken():
+    with checkpoint._saves.turn.taken():
         thread = threading.Thread(target=lambda: paths.append(checkpoint.save(tmp_path / "ckpt")))
         thread.start()
         late: list[BaseException] = []
