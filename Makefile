@@ -5,7 +5,7 @@
 #   make check    format, lint, types, layers, codes, documentation: no TensorFlow needed, under three minutes
 #   make format   put the sources into form
 #   make docs     write the generated pages and the pictures anew
-#   make soak     the power cuts and kills of tests/fault SOAK=10 times as often, and 300 kills of a torch and a Keras training: minutes
+#   make soak     the power cuts and kills of tests/fault SOAK=10 times as often, torch and Keras 300 kills each: minutes
 #   make bench    every speed goal as a ratio against TensorFlow, safetensors and bare system calls
 #   make clean    remove everything that these commands made
 # PYTHON=python3.12 picks the interpreter (3.11 or newer), VENV=DIR the environment, JOBS=N the test processes.
