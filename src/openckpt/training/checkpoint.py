@@ -27,7 +27,7 @@ from openckpt.training.report import (
     specs_of_unresolved,
     variables_of,
 )
-from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
+from openckpt.training.restoring import Checked, assign_values, check_values, prove_values, replace_objects
 from openckpt.training.saves import Config, Put, SaveOptions, Saves, Target
 from openckpt.training.selecting import keep_part
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
@@ -304,20 +304,7 @@ class Checkpoint(Program):
                 graph = graph_of(stored)
                 if select:
                     graph = keep_part(graph, select, stored.prefix)
-                binding = bind(graph, live)
-                binding.is_stock = FULL_GRAPH_KEY not in stored
-                if self._config.made_from is not None and CONFIG_KEY in stored:
-                    binding.differences = compare_config(
-                        stored_text(stored[CONFIG_KEY]), self._config.made_from, stored.prefix
-                    )
-                try:
-                    checked = check_values(stored, binding, cast=cast)
-                    variables = variables_of(live, binding)
-                    if variables and not partial and checked.nodes().isdisjoint(variables):
-                        raise nothing_matched(stored.prefix, graph, live, len(variables))
-                except MismatchError as error:
-                    explain(error, binding.differences)
-                    raise
+                binding, checked, variables = self._match(stored, graph, live, partial=partial, cast=cast)
                 specs = specs_of_unresolved(stored.specs, graph, binding)
                 if checked.torn and not partial:
                     warn(f"{stored.prefix}: {'; '.join(checked.torn[:4])}", PartialRestoreWarning)
@@ -336,13 +323,29 @@ class Checkpoint(Program):
                 path, graph, binding, self._live, restored, specs, keep=live.keep(), casts=checked.casts
             )
             unbound = [node for node in variables if node not in restored]
-            if (
-                not partial
-                and not select
-                and (0 < len(unbound) < len(variables) or forgotten_optimizers(graph, binding, live))
-            ):
+            is_partial = 0 < len(unbound) < len(variables) or bool(forgotten_optimizers(graph, binding, live))
+            if is_partial and not partial and not select:
                 self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
             return status
+
+    def _match(
+        self, stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, *, partial: bool, cast: bool
+    ) -> tuple[Binding, Checked, list[LiveNode]]:
+        """Return what belongs together, its values checked but for their bytes, and the variables that may expect one."""
+        binding = bind(graph, live)
+        binding.is_stock = FULL_GRAPH_KEY not in stored
+        config = self._config.made_from
+        if config is not None and CONFIG_KEY in stored:
+            binding.differences = compare_config(stored_text(stored[CONFIG_KEY]), config, stored.prefix)
+        try:
+            checked = check_values(stored, binding, cast=cast)
+            variables = variables_of(live, binding)
+            if variables and not partial and checked.nodes().isdisjoint(variables):
+                raise nothing_matched(stored.prefix, graph, live, len(variables))
+        except MismatchError as error:
+            explain(error, binding.differences)
+            raise
+        return binding, checked, variables
 
     def _wait(
         self,
