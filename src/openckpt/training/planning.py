@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _STEM = "openckpt-preflight"
 _CHECKING_BYTES = 24 << 20
 """what the first pass reads into: 16 MiB for large tensors, and the index"""
+_CASTING_BYTES = 4 << 20
+"""what finding the largest error of casts takes"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,31 +100,37 @@ def _plan(path: str, checked: Checked) -> RestorePlan:
     kept = replaced = 0
     largest = 0  # of the batches: what is read into arrays first
     for batch in batches_of(checked.specs, checked.values):
-        copied = 0
+        copied: dict[str, int] = {}
         new = 0  # the largest that is made of a copy, while both are there
         for bound in batch:
+            is_cast = checked.cast_to(bound) is not None
+            own = _own_nbytes(bound) if is_cast else size(bound.key)
             if getattr(bound.leaf, "is_to_come", False):
-                kept += size(bound.key)
+                kept += own
+                new = max(new, own if is_cast else 0)
             elif not getattr(bound.leaf, "in_place", True):
-                replaced += size(bound.key)
-            elif not _lends_memory(bound, checked):
-                new = max(new, size(bound.key))
+                replaced += own
+                new = max(new, own if is_cast else 0)
             else:
-                continue
-            copied += size(bound.key)
-        largest = max(largest, copied + new)
+                spec, lent = checked.specs[bound.key], bound.leaf.buffer()
+                if lent is None or lent.shape != spec.shape:
+                    new = max(new, own)
+                elif lent.dtype == spec.numpy_dtype:
+                    continue
+            copied[bound.key] = size(bound.key)
+        largest = max(largest, sum(copied.values()) + new)
     states = sum(size(key) for own, below in checked.states.values() for key in (own, *below.values()))
     nbytes = sum(size(bound.key) for bound in checked.values) + states
     values = len(checked.values) + len(checked.states)
     # The states come first, and each is decoded from a copy; then batch after batch.
-    peak = max(_CHECKING_BYTES, 2 * states, kept + replaced + largest)
+    work = 0 if checked.casts is None else _CASTING_BYTES
+    peak = max(_CHECKING_BYTES, 2 * states, kept + replaced + largest + work)
     return RestorePlan(path, values, nbytes, kept, replaced, peak)
 
 
-def _lends_memory(bound: Bound, checked: Checked) -> bool:
-    buffer = bound.leaf.buffer()
-    spec = checked.specs[bound.key]
-    return buffer is not None and buffer.shape == spec.shape and buffer.dtype == spec.numpy_dtype
+def _own_nbytes(bound: Bound) -> int:
+    spec = bound.leaf.spec()
+    return 0 if spec is None else spec.nbytes or 0
 
 
 class _FoundOut(Exception):

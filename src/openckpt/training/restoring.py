@@ -30,6 +30,7 @@ from openckpt.training.tracking import PY_STATE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from openckpt.formats.dtypes import DType
     from openckpt.formats.spec import Array
 
 _BATCH_BYTES = 32 << 20
@@ -79,6 +80,12 @@ class Checked(NamedTuple):
     def nodes(self) -> set[LiveNode]:
         """Return the live objects that get values."""
         return {bound.node for bound in self.values} | self.states.keys()
+
+    def cast_to(self, bound: Bound) -> DType | None:
+        """Return the type of float that a value is cast to, None where it fits as it is."""
+        stored = self.specs[bound.key].dtype
+        own = bound.leaf.spec() if self.casts is not None and stored in FLOATS else None
+        return None if own is None or own.dtype == stored or own.dtype not in FLOATS else BY_NAME[own.dtype]
 
     @property
     def is_light(self) -> bool:
@@ -230,11 +237,10 @@ def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, obje
         for batch in batches_of(checked.specs, checked.values):
             scratch.reuse()
             with collection_held(when=len(batch) > _MANY):
-                for bound, value in zip(batch, _read(stored, checked.specs, batch, scratch), strict=True):
-                    new = bound.leaf.assign(_fitting(checked, bound, value))
+                for bound, new in _assigned(stored, checked, batch, scratch):
+                    done += 1
                     if new is not bound.node.object:
                         changed[bound.node] = new
-                    done += 1
     except Exception as error:
         if done:
             total = len(checked.values) + len(checked.states)
@@ -243,37 +249,41 @@ def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, obje
     return changed
 
 
-def _fitting(checked: Checked, bound: Bound, value: Array) -> Array:
-    """Return a value in the width of the variable, which `check_values` has allowed."""
-    if checked.casts is None:
-        return value
-    stored = checked.specs[bound.key].dtype
-    own = bound.leaf.spec() if stored in FLOATS else None
-    if own is None or own.dtype == stored or own.dtype not in FLOATS:
-        return value
-    return checked.casts.cast(value, BY_NAME[own.dtype], bound.node)
+def _assigned(
+    stored: StoredValues, checked: Checked, batch: Sequence[Bound], scratch: Scratch
+) -> Iterator[tuple[Bound, object]]:
+    """Read a batch and yield each value once it is assigned, with the object that has it now.
 
-
-def _read(
-    stored: StoredValues, specs: Mapping[str, TensorSpec], batch: Sequence[Bound], scratch: Scratch
-) -> Iterator[Array]:
-    """Yield the values of a batch, read into the live objects' own memory where they lend it."""
+    Values are read into the live objects' own memory where they lend it, and cast into it. Of what is copied nothing is left when
+    the next batch is read.
+    """
     out = {}
     others = []
+    casts: list[tuple[DType, Array | None] | None] = []
     for bound in batch:
-        buffer = bound.leaf.buffer()
-        spec = specs[bound.key]
-        if buffer is None or buffer.shape != spec.shape or buffer.dtype != spec.numpy_dtype:
-            buffer = scratch.take(spec) if getattr(bound.leaf, "copies", False) else None
-        if buffer is None:
+        lent, spec = bound.leaf.buffer(), checked.specs[bound.key]
+        if lent is not None and lent.shape != spec.shape:
+            lent = None
+        copies = getattr(bound.leaf, "copies", False)
+        dtype = checked.cast_to(bound)
+        target = lent if lent is not None and lent.dtype == spec.numpy_dtype else None
+        if target is None and (copies or dtype is not None):
+            target = scratch.take(spec)
+        if dtype is not None and lent is None and copies:
+            lent = scratch.take(spec._replace(dtype=dtype.name))
+        casts.append(None if dtype is None else (dtype, lent))
+        if target is None:
             others.append(bound.key)
         else:
-            out[bound.key] = buffer
+            out[bound.key] = target
     found = stored.read_many(list(out), out=out) if out else {}
     if others:
         found.update(stored.read_many(others))
-    for bound in batch:
-        yield found[bound.key]
+    for bound, cast in zip(batch, casts, strict=True):
+        value = found[bound.key]
+        if cast is not None and checked.casts is not None:
+            value = checked.casts.cast(value, *cast, bound.node)
+        yield bound, bound.leaf.assign(value)
 
 
 def replace_objects(live: LiveGraph, changed: Mapping[LiveNode, object]) -> dict[LiveNode, object]:
@@ -313,8 +323,9 @@ def batches_of(specs: Mapping[str, TensorSpec], values: Sequence[Bound]) -> Iter
     batch: list[Bound] = []
     size = 0
     for bound in values:
-        nbytes = specs[bound.key].nbytes or 0
-        if batch and size + nbytes > _BATCH_BYTES:
+        again = bool(batch) and batch[-1].key == bound.key  # the parts of one tensor share a copy of it
+        nbytes = 0 if again else specs[bound.key].nbytes or 0
+        if batch and size + nbytes > _BATCH_BYTES and not again:
             yield batch
             batch, size = [], 0
         batch.append(bound)

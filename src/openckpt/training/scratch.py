@@ -27,18 +27,23 @@ class Scratch:
         self._used = 0
 
     def take(self, spec: TensorSpec) -> Array | None:
-        """Return an array of a numeric spec, of unspecified values; None where it does not fit in."""
-        import numpy as np
-
+        """Return an array of a numeric spec, of unspecified values: in memory of its own where it is too large; None for text."""
         if spec.dtype in ("string", "variant") or spec.shape is None:
             return None
         dtype = spec.numpy_dtype
-        end = self._used + spec.size * dtype.itemsize
+        nbytes = spec.size * dtype.itemsize
+        start, end = self._used, self._used + nbytes
         if end > self._nbytes:
-            return None
-        if self._memory is None:
-            memory = np.empty(self._nbytes + _ALIGNMENT, np.uint8)
-            self._memory = memory[-memory.ctypes.data % _ALIGNMENT :]
-        array = self._memory[self._used : end].view(dtype).reshape(spec.shape)
-        self._used = -(-end // _ALIGNMENT) * _ALIGNMENT
-        return array
+            memory, start, end = _aligned(nbytes), 0, nbytes
+        else:
+            memory = self._memory = _aligned(self._nbytes) if self._memory is None else self._memory
+            self._used = -(-end // _ALIGNMENT) * _ALIGNMENT
+        return memory[start:end].view(dtype).reshape(spec.shape)
+
+
+def _aligned(nbytes: int) -> Array:
+    import numpy as np
+
+    memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + nbytes]

@@ -51,6 +51,27 @@ def test_a_restore_takes_no_more_memory_than_planned(tmp_path: Path, writable: b
     assert peak <= plan.peak_nbytes <= (64 * MIB if writable else plan.nbytes + 64 * MIB)
 
 
+@pytest.mark.parametrize(("stored", "own"), [("float64", "float32"), ("float32", "float64")])
+def test_a_cast_takes_one_copy_of_the_largest_tensor(stored: str, own: str, tmp_path: Path) -> None:
+    """What was read, and not what it was cast to: that is the program's own memory. Not two tensors at a time either."""
+    made = [np.full(9 * MIB, n + 0.5, stored) for n in range(3)]
+    path = Checkpoint(a=made).write(tmp_path / "ckpt", durability="process-crash")
+    live = [np.zeros(9 * MIB, own) for _ in made]
+    ckpt = Checkpoint(a=live)
+    plan = ckpt.plan_restore(path, cast=True)
+    gc.collect()
+
+    tracemalloc.start()
+    try:
+        ckpt.read(path, cast=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert peak <= plan.peak_nbytes <= made[0].nbytes + 8 * MIB
+    assert ckpt.a[2] is live[2] and all((array == n + 0.5).all() for n, array in enumerate(live))
+
+
 def test_planning_changes_nothing_and_refuses_what_a_restore_would(tmp_path: Path) -> None:
     """Nothing is assigned; what does not fit is an error here too."""
     path = Checkpoint(a=np.ones(3)).write(tmp_path / "ckpt")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -101,3 +103,21 @@ def test_maps_that_say_nothing_are_refused(path: str) -> None:
             init_from_checkpoint(path, {"encoder/a": a, "c": target}, variables)
         assert caught.value.code == "training.cannot-replace"
     assert not a.any()
+
+
+def test_the_parts_of_a_tensor_share_one_copy_of_it(tmp_path: Path) -> None:
+    """However many they are: it is read once for all, and one copy of it is there at a time."""
+    table = np.arange(6 << 20, dtype=np.float64).reshape(6, -1)
+    path = openckpt.save(tmp_path / "ckpt", {"table": table}, durability="process-crash")
+    parts = {f"table/part_{n}": np.zeros((1, 1 << 20)) for n in range(6)}
+    gc.collect()
+
+    tracemalloc.start()
+    try:
+        init_from_checkpoint(path, {"table": "table"}, parts)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert np.array_equal(np.concatenate(list(parts.values())), table)
+    assert peak <= table.nbytes + (24 << 20)
