@@ -8,7 +8,7 @@ slots. Objects whose state only TensorFlow can read are refused by name.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from openckpt.formats.dtypes import BY_NAME
@@ -22,6 +22,9 @@ from openckpt.training.wrapping import call_after
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
+
+
+_OPTIMIZERS = "tf_keras.src.optimizers.optimizer"
 
 
 class TensorFlowAdapter:
@@ -50,7 +53,7 @@ def _is_keras_3(value: object) -> bool:
 def _trackable(tensorflow: Any, value: Any) -> View:
     name = type(value).__name__
     try:
-        children = value._trackable_children(save_type="checkpoint")
+        children = _children_of(tensorflow, value)
     except ValueError as error:  # a list that was changed behind TensorFlow's back (formats 6.4)
         return View(name, refused=str(error).strip().partition("\n")[0])
     leaves, refused = _leaves(tensorflow, value)
@@ -64,6 +67,21 @@ def _trackable(tensorflow: Any, value: Any) -> View:
         refused=refused,
         family="tensorflow",
     )
+
+
+def _children_of(tensorflow: Any, value: Any) -> Mapping[str, Any]:
+    """Return what an object tracks, by name.
+
+    An optimizer of Keras 2 gives for ever the answer that it gave first, before it was built maybe. It is asked in a way that it
+    does not notice, unless its variables are shards, which only that answer puts together.
+    """
+    if type(value)._trackable_children.__module__ == _OPTIMIZERS:
+        automatic = tensorflow.__internal__.tracking.AutoTrackable
+        if isinstance(value, automatic) and not any(hasattr(one, "_sharded_container") for one in value.variables):
+            found: Mapping[str, Any] = automatic._trackable_children(value, save_type="checkpoint")
+            return found
+    children: Mapping[str, Any] = value._trackable_children(save_type="checkpoint")
+    return children
 
 
 def _leaves(tensorflow: Any, value: Any) -> tuple[Sequence[Leaf], str]:
