@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -132,12 +133,10 @@ class ManyFilesOutput:
             self._commit.publish({file: name})
 
     def __enter__(self) -> ManyFilesOutput:
-        self._commit.__enter__()
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(self._commit)
             self._begin()
-        except BaseException as error:
-            self._commit.__exit__(type(error), error, error.__traceback__)
-            raise
+            stack.pop_all()
         return self
 
     def _begin(self) -> None:

@@ -7,6 +7,7 @@ an error puts the target in place. Safetensors in many files is `openckpt.conver
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from openckpt.storage.pending import PendingFile
     from openckpt.storage.writable import Durability, WritableStore
     from openckpt.writing import Sharding
-    from openckpt.writing.writer import Layout
+    from openckpt.writing.filling import Layout
 
 _PER_TENSOR = 2048  # bytes of headers and directories, for the estimate of free space
 
@@ -165,14 +166,12 @@ class FileOutput:
         self._filler.flush()
 
     def __enter__(self) -> FileOutput:
-        self._commit.__enter__()
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(self._commit)
             self._commit.require_space(needed_space(self._rows))
             self._file = self._commit.create()
             self._filler = self._fill(self._file, self._rows)
-        except BaseException as error:
-            self._commit.__exit__(type(error), error, error.__traceback__)
-            raise
+            stack.pop_all()
         return self
 
     def __exit__(

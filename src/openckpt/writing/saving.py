@@ -12,13 +12,14 @@ from openckpt.formats.slicing import Extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.writing.announced import Announced, plain_specs
+from openckpt.writing.filling import Layout
 from openckpt.writing.keys import with_text_keys
 from openckpt.writing.manifests import ManifestUpdate
 from openckpt.writing.pieces import check_pieces
 from openckpt.writing.result import SavedPath
 from openckpt.writing.sharding import Sharding
 from openckpt.writing.values import Sliced, Stored, Value, describe, encode, text_bytes
-from openckpt.writing.writer import CheckpointWriter, Layout
+from openckpt.writing.writer import CheckpointWriter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
