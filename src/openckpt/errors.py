@@ -42,6 +42,8 @@ class Where(NamedTuple):
             parts.append(f"key {self.key!r}")
         if self.offset is not None:
             parts.append(f"offset {self.offset}")
+        if not self.path:
+            return ", ".join(parts)
         return f"{printable(self.path)} ({', '.join(parts)})" if parts else printable(self.path)
 
 
@@ -55,6 +57,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
+
+
+def with_article(noun: str) -> str:
+    """Return a noun with its article: ``a Dense``, ``an Adam``."""
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def shown(names: Sequence[str], most: int = 3) -> str:
@@ -120,7 +127,8 @@ class CheckpointError(Exception):
         return fix_for(self.code, self.where)
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.message}"
+        where = str(self.where)
+        text = f"{where}: {self.message}" if where else self.message
         if self.expected is not None and self.found is not None:
             text += f" (expected {self.expected}, found {self.found})"
         elif self.found is not None:

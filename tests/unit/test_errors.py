@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openckpt.errors import CheckpointWarning, size_text, warn
+from openckpt.errors import CheckpointWarning, UnsupportedError, Where, size_text, warn, with_article
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,18 @@ def test_a_warning_names_the_line_of_the_program_that_called() -> None:
     with pytest.warns(CheckpointWarning, match="careful") as said:
         inside["face"]()  # type: ignore[operator]
     assert said[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [(Where("run/ckpt-1", "w", 7), "run/ckpt-1 (key 'w', offset 7): no"), (Where("", "(root).f"), "key '(root).f': no"),
+     (Where(""), "no")],
+)  # fmt: skip
+def test_what_is_not_known_of_a_place_is_not_shown(where: Where, text: str) -> None:
+    """An object of a program has a name and no file."""
+    assert str(UnsupportedError("training.not-trackable", where, "no")).startswith(f"{text} [")
+
+
+def test_articles() -> None:
+    """As people say the word."""
+    assert [with_article("Dense"), with_article("Adam"), with_article("object")] == ["a Dense", "an Adam", "an object"]

@@ -1,12 +1,12 @@
 """Matching by name, for checkpoints without an object graph and for savers: one name per variable, and no structure (formats 6.9, 7.3).
 
 A variable is called what its framework calls it (``dense/kernel``, never ``dense/kernel:0``); one that has no name there, a NumPy
-array in a dict, is called by its way from the root, which is the same for programs that are built like their names.
+array in a dict, is called by its way from the root, with "/" between or, as in files that PyTorch programs write, with ".".
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING
 
 from openckpt.errors import (
@@ -18,6 +18,7 @@ from openckpt.errors import (
     Where,
     shown,
     warn,
+    with_article,
 )
 from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import Binding, Bound
@@ -53,7 +54,9 @@ def live_variables(variables: Mapping[str, object], path: str = "") -> LiveGraph
         if node.view.children or [leaf.attribute for leaf in node.view.leaves] != [VARIABLE_VALUE]:
             kind = type(variables[name]).__name__
             raise UnsupportedError(
-                "training.no-variable", Where(path, name), f"a {kind} is saved by its parts, not under one name"
+                "training.no-variable",
+                Where(path, name),
+                f"{with_article(kind)} is saved by its parts, not under one name",
             )
     return live
 
@@ -127,15 +130,15 @@ def restore_by_name(
         MismatchError: no name of the program is in the file (``training.nothing-matched``), or values do not fit.
     """
     live = walk()
-    wanted = {node: _name(node) for node in live.holders() if _is_below(node, select) and not is_counter(node)}
+    wanted = {node: _name(node, stored) for node in live.holders() if _is_below(node, select) and not is_counter(node)}
     found = [
         Bound(name, node, leaf, 0)
         for node, name in wanted.items()
         for leaf in node.view.leaves
         if leaf.attribute == VARIABLE_VALUE and name in stored
     ]
-    counters = [node for node in live.holders() if is_counter(node) and _name(node) in stored]
-    found += [Bound(_name(node), node, node.view.leaves[0], 0) for node in counters]
+    counters = {node: _name(node, stored) for node in live.holders() if is_counter(node)}
+    found += [Bound(name, node, node.view.leaves[0], 0) for node, name in counters.items() if name in stored]
     bound = {value.node for value in found}
     missing = {node: name for node, name in wanted.items() if node not in bound}
     if wanted and len(missing) == len(wanted) and not partial:
@@ -154,9 +157,14 @@ def restore_by_name(
     return status
 
 
-def _name(node: LiveNode) -> str:
+def _name(node: LiveNode, stored: Container[str]) -> str:
+    """Return what a variable is called, in the spelling of the file where that has it."""
     leaf = node.leaf(VARIABLE_VALUE)
-    return (leaf.full_name if leaf is not None else "") or "/".join(node.path()) or node.label()
+    path = node.path()
+    if (leaf is not None and leaf.full_name) or not path:
+        return (leaf.full_name if leaf is not None else "") or node.label()
+    dotted = ".".join(path)
+    return dotted if dotted in stored else "/".join(path)
 
 
 def _is_below(node: LiveNode, select: str | None) -> bool:
@@ -185,6 +193,9 @@ class NameBasedStatus:
         self.missing = tuple(missing)
         """names of variables of the program that the checkpoint does not have"""
         self._walk, self._restored, self._keep, self._wanted = walk, restored, keep, wanted
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
 
     def __str__(self) -> str:
         text = f"{self.path}: bound {self._wanted - len(self.missing)} of {self._wanted} variables by their names"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from openckpt.errors import with_article
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE, Leaf
@@ -171,7 +172,7 @@ class TextLeaf:
         stored = decode_state(text, {}, where)
         if stored is None or isinstance(stored, (str, bytes)):
             return None
-        return f"a {type(stored).__name__} in the file, {'None' if self._value is None else 'text'} in the program"
+        return f"{with_article(type(stored).__name__)} in the file, {'None' if self._value is None else 'text'} in the program"
 
     def value(self) -> Any:
         """Return the JSON."""

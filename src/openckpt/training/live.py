@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TypeAlias
 
-from openckpt.errors import UnsupportedError, Where
+from openckpt.errors import UnsupportedError, Where, with_article
 from openckpt.formats.objectpaths import escape_name, split_path
 from openckpt.training.adapters import view_of
 from openckpt.training.tracking import Bare, Leaf, View
@@ -125,8 +125,8 @@ class LiveGraph:
                         "training.not-trackable",
                         Where("", f"{node.label()}.{name}"),
                         why
-                        or f"a {type(value).__name__} cannot be saved: it is no array, number, text or container, and has no "
-                        "state_dict",
+                        or f"{with_article(type(value).__name__)} cannot be saved: it is no array, number, text or container, "
+                        "and has no state_dict",
                     )
                 target = self._add(value, view, (node, name))
             children.append((name, target, stock))

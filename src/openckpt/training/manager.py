@@ -121,7 +121,6 @@ class CheckpointManager:
         self._last_step = last_checkpoint_step
         self._durability: Durability = durability
         self._frozen = frozen if delta else None
-        self._written: set[str] = set()
         rank = find_rank()
         self._is_primary = (rank is None or rank.number == 0) if is_primary is None else is_primary
         self._run = Run(
@@ -135,6 +134,10 @@ class CheckpointManager:
             clock=clock,
         )
         self._run.steps = {path: self._with_note(step) for path, step in self._run.steps.items()}
+
+    def __repr__(self) -> str:
+        count, latest = len(self._run.steps), self._run.latest
+        return f"<CheckpointManager of {self._directory!r}: {count} checkpoints, the latest {latest!r}>"
 
     # -- what there is ------------------------------------------------------------------------------------------------
 
@@ -259,8 +262,9 @@ class CheckpointManager:
             try:
                 return ours._save(new.path, put, blocking=blocking, frozen=self._frozen or (), beside=beside)
             except BaseException:
-                ours._count_to(before[0])
-                self._last_step = before[1]
+                if not self._run.has_saved(new):
+                    ours._count_to(before[0])
+                    self._last_step = before[1]
                 raise
 
     def _put(self, new: SavedStep, number: int, last_step: int | None, values: Mapping[str, Any]) -> SavedPath:
@@ -269,7 +273,7 @@ class CheckpointManager:
         def write(update_manifest: ManifestUpdate | bool) -> SavedPath:
             target = Target(
                 path=new.path,
-                overwrite=new.path in self._written,
+                overwrite=new.path in self._run.written,
                 update_manifest=update_manifest,
                 durability=self._durability,
                 store=self._store,
@@ -278,12 +282,11 @@ class CheckpointManager:
             return self._checkpoint._saves.put(target, values)
 
         try:
-            saved = self._run.save(new, number, write)
+            return self._run.save(new, number, write)
         except BaseException:
-            self._last_step = last_step
+            if not self._run.has_saved(new):
+                self._last_step = last_step
             raise
-        self._written.add(new.path)
-        return saved
 
     def pin(self, checkpoint: str | os.PathLike[str] | int) -> None:
         """Keep a checkpoint for good, given by its path or its number: no manager ever removes it.

@@ -10,6 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from openckpt.errors import with_article
 from openckpt.formats.collecting import collection_held
 from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
@@ -19,6 +20,8 @@ from openckpt.training.tracking import Bare, Child, View
 
 if TYPE_CHECKING:
     from openckpt.training.deferred import Deferral
+
+_SHOWN = (bool, int, float)
 
 
 class Program:
@@ -51,6 +54,14 @@ class Program:
         if name not in self._children:
             raise AttributeError(f"this Checkpoint has no child {name!r}")
         del self._children[name]
+
+    def __repr__(self) -> str:
+        named = {} if self._root is None else {"": self._root}
+        named |= {f"{name}=": value for name, value in self._children.items()}
+        shown = [
+            f"{name}{value if isinstance(value, _SHOWN) else type(value).__name__}" for name, value in named.items()
+        ]
+        return f"<{type(self).__name__}({', '.join(shown)}), saved {self.save_counter} times>"
 
     def __openckpt_view__(self) -> View:
         """Return the view of a Checkpoint inside of another one: its children, the root as one of them."""
@@ -87,7 +98,7 @@ class Program:
             return View("Checkpoint", [*self._attached(), *self._counted()], replace=self._replace)
         view = view_of(self._root)
         if view is None or view.refused:
-            raise ValueError(f"a {type(self._root).__name__} cannot be the root of a checkpoint")
+            raise ValueError(f"{with_article(type(self._root).__name__)} cannot be the root of a checkpoint")
         names = {child.name: child.value for child in view.children}
         for name, value in self._children.items():
             held = names.get(name, value)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from openckpt.errors import MismatchError, NotFoundError, Where, shown
+from openckpt.errors import MismatchError, NotFoundError, Where, shown, with_article
 from openckpt.formats.collecting import collection_held
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.spec import TensorSpec
@@ -307,7 +307,7 @@ def replace_objects(live: LiveGraph, changed: Mapping[LiveNode, object]) -> dict
                 raise MismatchError(
                     "training.cannot-replace",
                     Where("", parent.label()),
-                    f"a {parent.view.kind} cannot take new objects",
+                    f"{with_article(parent.view.kind)} cannot take new objects",
                 )
             new = parent.view.replace(
                 {name: replaced[child] for name, child, _ in parent.children if child in replaced}

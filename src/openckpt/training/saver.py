@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsInt
 
-from openckpt.errors import ConflictError, UnsupportedError, Where, warn
+from openckpt.errors import ConflictError, UnsupportedError, Where, warn, with_article
 from openckpt.formats.names import INDEX_SUFFIX, MANIFEST_NAME, parse_v1_shard_name, v1_shard_name
 from openckpt.storage.disk import DISK
 from openckpt.storage.writable import Durability, WritableStore
@@ -229,7 +229,7 @@ def _by_name(variables: Sequence[object]) -> dict[str, object]:
         view = view_of(variable)
         name = view.leaves[0].full_name if view is not None and len(view.leaves) == 1 else ""
         if not name:
-            raise ValueError(f"a {type(variable).__name__} has no name: give a dict from name to variable")
+            raise ValueError(f"{with_article(type(variable).__name__)} has no name: give a dict from name to variable")
         if name in found:
             raise ValueError(f"two variables are called {name!r}")
         found[name] = variable

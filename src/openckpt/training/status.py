@@ -126,6 +126,9 @@ class CheckpointLoadStatus:
     def _holders(self, live: LiveGraph) -> list[LiveNode]:
         return live.holders(optional=not self._binding.is_stock)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
     def __str__(self) -> str:
         return str(self.report)
 

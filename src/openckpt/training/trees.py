@@ -6,7 +6,7 @@ import os
 from functools import partial as partial_of
 from typing import TypeVar
 
-from openckpt.errors import MismatchError, UnsupportedError, Where, shown, warn
+from openckpt.errors import MismatchError, UnsupportedError, Where, shown, warn, with_article
 from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import bind
@@ -52,7 +52,9 @@ def restore(
     if view is None or view.refused:
         why = "" if view is None else view.refused
         raise UnsupportedError(
-            "training.not-trackable", Where("", "(root)"), why or f"a {type(like).__name__} holds nothing to restore"
+            "training.not-trackable",
+            Where("", "(root)"),
+            why or f"{with_article(type(like).__name__)} holds nothing to restore",
         )
     with open(path) as stored:
         graph = graph_of(stored)

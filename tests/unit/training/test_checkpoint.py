@@ -290,3 +290,16 @@ def test_a_program_that_holds_its_old_values_does_not_keep_them_alive(tmp_path: 
         status.assert_consumed()
     finally:
         gc.enable()
+
+
+def test_what_a_notebook_shows_says_what_it_is(tmp_path: Path) -> None:
+    """A Checkpoint its objects, a manager its checkpoints, a status what was bound."""
+    checkpoint = Checkpoint(weights=np.ones(3), step=3)
+    manager = openckpt.CheckpointManager(checkpoint, str(tmp_path), 3)
+    path = manager.save()
+    assert path is not None
+
+    assert repr(checkpoint) == "<Checkpoint(step=3, weights=ndarray), saved 1 times>"
+    assert repr(manager) == f"<CheckpointManager of {str(tmp_path)!r}: 1 checkpoints, the latest {str(path)!r}>"
+    assert repr(checkpoint.read(path)) == f"<CheckpointLoadStatus {path}: bound 2 of 2 variables>"
+    assert repr(Checkpoint(np.ones(3))).startswith("<Checkpoint(ndarray), ")

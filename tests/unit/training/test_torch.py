@@ -558,3 +558,17 @@ def test_data_is_no_state(torch: Any, tmp_path: Path) -> None:
     Checkpoint(data=loader).read(path).assert_consumed()
 
     assert loader.position == 3
+
+
+def test_names_with_points_as_pytorch_programs_write_them_are_found(torch: Any, tmp_path: Path) -> None:
+    """A safetensors file of a state_dict restores into the module, by name."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    model, other = small_model(torch, 0), small_model(torch, 1)
+    path = str(tmp_path / "model.safetensors")
+    safetensors.save_file(model.state_dict(), path)
+
+    status = Checkpoint(other).read(path)
+
+    status.assert_consumed()
+    assert equal_state(torch, other.state_dict(), model.state_dict())
+    assert repr(status) == f"<NameBasedStatus {path}: bound 9 of 9 variables by their names>"

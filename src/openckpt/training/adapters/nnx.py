@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from flax import nnx
 
+from openckpt.errors import with_article
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.tracking import Child, Leaf, View
 
@@ -71,7 +72,9 @@ def _variable(variable: Any) -> View:
     inner = view_of(as_child("value", held).value)
     kind = type(variable).__name__
     if inner is None:
-        return View(kind, refused=f"a {kind} that holds a {type(held).__name__} cannot be saved")
+        return View(
+            kind, refused=f"{with_article(kind)} that holds {with_article(type(held).__name__)} cannot be saved"
+        )
     replace, absorb = inner.replace, inner.absorb
 
     def put(new: object) -> object:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from openckpt.errors import UnsupportedError, Where
+from openckpt.errors import UnsupportedError, Where, with_article
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.leaves import refusal_of
@@ -38,7 +38,8 @@ def why_not_stored(tensor: Any) -> str:
     """Return what keeps a tensor out of a checkpoint, in words; "" where nothing does."""
     kind = type(tensor)
     if kind.__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
-        return f"a {kind.__name__} cannot be saved as it is: its values lie elsewhere; make it a plain tensor first"
+        name = with_article(kind.__name__)
+        return f"{name} cannot be saved as it is: its values lie elsewhere; make it a plain tensor first"
     if tensor.layout is not torch.strided:
         layout = str(tensor.layout).removeprefix("torch.")
         return f"a {layout} tensor cannot be saved: a checkpoint holds dense arrays; save its indices and values, or to_dense()"
