@@ -54,6 +54,41 @@ class Frozen:
     epoch: int = 0
 
 
+@dataclasses.dataclass
+class Trainer:
+    """One with attributes that are no fields."""
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        self.weight = np.zeros(2)
+
+
+class Slotted:
+    """Attributes without a dict, its base's too."""
+
+    __slots__ = ("_hidden", "a", "unset")
+
+
+class Extended(Slotted):
+    """More of them."""
+
+    __slots__ = "b"
+
+    def __init__(self, a: Any, b: Any) -> None:
+        self.a, self.b = a, b
+
+
+class Locked:
+    """Sets nothing that it is told to."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} cannot be set")
+
+
 def keys_of(path: str) -> list[str]:
     with openckpt.open(path) as ckpt:
         return [key for key in ckpt if key != "_CHECKPOINTABLE_OBJECT_GRAPH"]
@@ -82,6 +117,8 @@ def round_trip(tmp_path: Path, saved: Any, program: Any) -> Any:
         (Pair(1, Pair(2, 3)), ["/first", "/second/first", "/second/second"]),
         (Thing(b=1, a=2, _private=3), ["/a", "/b"]),
         (Open(1.0, 3, _hidden=4), ["/epoch", "/weight"]),
+        (Trainer(0.1), ["/lr", "/weight"]),
+        (Extended(1, 2), ["/a", "/b"]),
         (collections.OrderedDict(z=1, y=2), ["/y", "/z"]),
         (collections.defaultdict(list, q=[1]), ["/q/0"]),
     ],
@@ -238,6 +275,38 @@ def test_what_cannot_be_changed_is_rebuilt_up_to_what_can(tmp_path: Path) -> Non
     assert program[0].weight[0].second is array
 
 
+@dataclasses.dataclass(frozen=True)
+class Computed:
+    """Has a field that is no argument, and an argument that is no field."""
+
+    epoch: int
+    unused: dataclasses.InitVar[int]
+    twice: int = dataclasses.field(init=False, default=0)
+
+    def __post_init__(self, unused: int) -> None:
+        object.__setattr__(self, "twice", 2 * self.epoch)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tight:
+    """Has no dict."""
+
+    epoch: int
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda n: Computed(n, 0), Tight, lambda n: Locked(epoch=n)],
+    ids=["computed", "slots", "own __setattr__"],
+)
+def test_an_object_whose_attributes_cannot_be_set_is_copied(tmp_path: Path, make: Callable[[int], Any]) -> None:
+    """However it is made: the copy has the stored values, and the old object its own."""
+    program = make(0)
+    found = round_trip(tmp_path, make(7), program)
+    assert (type(found), found.epoch, program.epoch) == (type(program), 7, 0)
+    assert getattr(found, "twice", 14) == 14
+
+
 def test_a_root_that_cannot_be_changed_has_a_successor(tmp_path: Path) -> None:
     """The Checkpoint has it as ``root``."""
     path = Checkpoint((1, np.ones(2))).write(tmp_path / "ckpt")
@@ -253,7 +322,8 @@ def test_a_root_that_cannot_be_changed_has_a_successor(tmp_path: Path) -> None:
 
 
 def drawn(generator: Any) -> Any:
-    return generator.random(4).tolist() if hasattr(generator, "bit_generator") else [generator.random() for _ in "1234"]
+    draw = generator.random_raw if isinstance(generator, np.random.BitGenerator) else generator.random
+    return [draw() for _ in "1234"]
 
 
 @pytest.mark.parametrize(
@@ -265,8 +335,9 @@ def drawn(generator: Any) -> Any:
         lambda seed: np.random.Generator(np.random.MT19937(seed)),
         lambda seed: np.random.Generator(np.random.Philox(seed)),
         lambda seed: np.random.Generator(np.random.SFC64(seed)),
+        np.random.PCG64,
     ],
-    ids=["random", "PCG64", "RandomState", "MT19937", "Philox", "SFC64"],
+    ids=["random", "PCG64", "RandomState", "MT19937", "Philox", "SFC64", "bits"],
 )
 def test_random_generators_go_on_where_they_were(tmp_path: Path, make: Callable[[int], Any]) -> None:
     """The numbers after a restore are those after the save."""
@@ -276,6 +347,27 @@ def test_random_generators_go_on_where_they_were(tmp_path: Path, make: Callable[
     expected = drawn(generator)
     Checkpoint(rng=other).read(path).assert_consumed()
     assert drawn(other) == expected
+
+
+@pytest.mark.parametrize("module", [random, np.random], ids=["random", "numpy.random"])
+def test_a_module_stands_for_its_generator(tmp_path: Path, module: Any) -> None:
+    """Data sets draw from it."""
+    path = Checkpoint(rng={"global": module}).write(tmp_path / "ckpt")
+    checkpoint = Checkpoint(rng={"global": module})
+    expected = drawn(module)
+    checkpoint.read(path).assert_consumed()
+    assert drawn(module) == expected
+    assert checkpoint.rng["global"] is module
+
+
+def test_a_generator_of_another_kind_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    """The state of one is none of the other's."""
+    path = Checkpoint(rng=np.random.Generator(np.random.MT19937(1)), w=np.ones(1)).write(tmp_path / "ckpt")
+    w = np.zeros(1)
+    with pytest.raises(MismatchError) as caught:
+        Checkpoint(rng=np.random.default_rng(2), w=w).read(path)
+    assert caught.value.code == "training.mismatch"
+    assert w[0] == 0
 
 
 class Stateful:
@@ -323,9 +415,26 @@ class Colour(enum.Enum):
     RED = 1
 
 
+class Frame:
+    """Has its values where nobody sees them, as data frames do."""
+
+    def __init__(self) -> None:
+        self._values = [1.0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        return np.array(self._values, dtype)
+
+
+class Window(collections.deque[int]):
+    """A class of the program's own has a dict, and its base what matters."""
+
+
 @pytest.mark.parametrize(
     "value",
     [
+        random.SystemRandom(),
+        Frame(),
+        Window([1, 2]),
         pathlib.PurePosixPath("/x"),
         {1, 2},
         object(),

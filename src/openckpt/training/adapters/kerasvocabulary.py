@@ -9,7 +9,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from openckpt.training.adapters.plain import state_view
+from openckpt.training.adapters.states import state_view
 from openckpt.training.tracking import View
 
 

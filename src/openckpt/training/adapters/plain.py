@@ -1,31 +1,31 @@
 """Plain Python and NumPy: containers, dataclasses, object attributes, arrays, numbers, text, generators, ``state_dict``.
 
 Names where TensorFlow has no rule: a dict's key as ``str(key)`` in insertion order, a list's and tuple's index, a namedtuple's
-fields first and then its indices (formats 6.4), fields and attributes without a leading underscore. Arrays are restored in
-place; numbers and text are put back into their container.
+fields first and then its indices (formats 6.4), an object's attributes, fields of a dataclass first, without those that begin
+with an underscore. Arrays are restored in place; numbers and text are put back into their container.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import enum
 import functools
-import random
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from openckpt.errors import UnsupportedError, Where
-from openckpt.training.leaves import ArrayLeaf, NumberLeaf, StateLeaf, TextLeaf
-from openckpt.training.pystate import encode_state
+from openckpt.training.adapters.states import stateful_view
+from openckpt.training.leaves import ArrayLeaf, NumberLeaf, TextLeaf
 from openckpt.training.tracking import Bare, Child, Family, View
 
 if TYPE_CHECKING:
-    from openckpt.formats.spec import Array, TensorSpec
+    from openckpt.formats.spec import Array
 
 CODE = (
     types.FunctionType,
@@ -56,20 +56,12 @@ class PlainAdapter:
             return View("list", _indexed(value), replace=lambda new: _replace_items(value, new), family=family)
         if isinstance(value, tuple):
             return _tuple(value)
-        if isinstance(value, (np.random.Generator, np.random.RandomState, random.Random)):
-            return _generator(value)
-        if callable(getattr(value, "state_dict", None)) and callable(getattr(value, "load_state_dict", None)):
-            return _state_dict(value)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            names = [f.name for f in dataclasses.fields(value) if not f.name.startswith("_") and hasattr(value, f.name)]
-            return _attributes(value, "dataclass", names)
+        view = stateful_view(value)
+        if view is not None:
+            return view
         if isinstance(value, enum.Enum):
             return View("enum", refused=f"{value} cannot be saved: no checkpoint holds members of an enumeration")
-        if hasattr(value, "__dict__") and not isinstance(value, CODE):
-            held = vars(value)
-            names = [name for name in held if not name.startswith("_") and not isinstance(held[name], CODE)]
-            return _attributes(value, type(value).__name__, names)
-        return None
+        return None if isinstance(value, CODE) else _object(value)
 
 
 def as_child(name: str, value: object) -> Child:
@@ -164,53 +156,60 @@ def _tuple(value: tuple[object, ...]) -> View:
     return View(kind, children, replace=replace, is_rebuilt=True, family="container")
 
 
-def _attributes(value: object, kind: str, names: list[str]) -> View:
+def _object(value: object) -> View | None:
+    """Return the view of an object with attributes, None of one that has none and no place for any."""
+    kind = type(value)
+    fields = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    slots = [name for base in reversed(kind.__mro__) for name in _slots_of(base)]
+    names = dict.fromkeys((*fields, *slots, *getattr(value, "__dict__", ())))
+    held = {name: getattr(value, name) for name in names if not name.startswith("_") and hasattr(value, name)}
+    held = {name: item for name, item in held.items() if name in fields or not isinstance(item, CODE)}
+    if not held and not hasattr(value, "__dict__"):
+        return None
+    hidden = _hidden_state(value)
+    if hidden:
+        return View(kind.__name__, refused=f"a {kind.__name__} cannot be saved: {hidden}")
+
     def replace(new: Mapping[str, object]) -> object:
         try:
             for name, item in new.items():
                 setattr(value, name, item)
-        except dataclasses.FrozenInstanceError:
-            return dataclasses.replace(value, **new)  # type: ignore[type-var]
+        except (AttributeError, TypeError):  # so says a frozen dataclass, and what imitates it
+            return _changed(value, new)
         return value
 
-    is_frozen = getattr(getattr(value, "__dataclass_params__", None), "frozen", False)
     return View(
-        kind, [as_child(name, getattr(value, name)) for name in names], replace=replace, is_rebuilt=bool(is_frozen)
+        "dataclass" if fields else kind.__name__,
+        [as_child(name, item) for name, item in held.items()],
+        replace=replace,
+        is_rebuilt=kind.__setattr__ is not object.__setattr__,
     )
 
 
-def _generator(value: Any) -> View:
-    if isinstance(value, random.Random):
-        return state_view("random generator", value.getstate, value.setstate, value)
-    if isinstance(value, np.random.RandomState):
-        return state_view("random generator", lambda: value.get_state(legacy=False), value.set_state, value)
-
-    def put(state: Any) -> None:
-        value.bit_generator.state = state
-
-    return state_view("random generator", lambda: value.bit_generator.state, put, value)
+def _slots_of(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
-def _state_dict(value: Any) -> View:
-    return state_view(type(value).__name__, value.state_dict, value.load_state_dict, value)
+def _hidden_state(value: object) -> str:
+    """Return what of an object's state is not in its attributes, in words; "" of nearly all."""
+    kind = type(value)
+    if hasattr(kind, "__array__"):
+        return "it is like an array and none that is known; save its to_numpy(), or what numpy.asarray makes of it"
+    if isinstance(value, types.SimpleNamespace) or callable(value):
+        return ""
+    for base in kind.__mro__[:-1]:
+        if isinstance(vars(base).get("__new__"), types.BuiltinFunctionType):
+            return f"what a {base.__name__} holds is not in its attributes"
+    return ""
 
 
-def state_view(kind: str, get: Callable[[], Any], put: Callable[[Any], object], value: object) -> View:
-    """Return the view of an object whose whole state is one plain Python value with arrays in it."""
-    from openckpt.training.pystate import decode_state
-
-    text, arrays = encode_state(get(), Where("", kind))
-
-    def absorb(data: bytes, found: Mapping[str, Array]) -> object:
-        put(decode_state(data, found, Where("", kind)))
-        return value
-
-    def examine(data: bytes, specs: Mapping[str, TensorSpec]) -> str | None:
-        decode_state(data, {name: np.empty(0) for name in specs}, Where("", kind))
-        return None
-
-    children = [Child(name, Bare(array)) for name, array in arrays.items()]  # known by place: a load makes new ones
-    return View(kind, children, leaves=(StateLeaf(text),), absorb=absorb, examine=examine)
+def _changed(value: object, new: Mapping[str, object]) -> object:
+    """Return a copy of an object that lets nobody set its attributes, with other ones."""
+    other = copy.copy(value)
+    for name, item in new.items():
+        object.__setattr__(other, name, item)
+    return other
 
 
 ADAPTER = PlainAdapter()

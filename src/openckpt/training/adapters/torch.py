@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from openckpt.errors import with_article
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.adapters.torch_optimizers import keeps_plain_state, optimizer_view
 from openckpt.training.adapters.torch_values import TensorLeaf, from_array, why_not_stored
@@ -44,7 +45,8 @@ class TorchAdapter:
             return View("torch generator", leaves=(_GeneratorLeaf(value),))
         if isinstance(value, _DATA) and not hasattr(value, "state_dict"):
             return View(
-                "data", refused=f"a {type(value).__name__} has no state that could be saved, only the data itself"
+                "data",
+                refused=f"{with_article(type(value).__name__)} has no state that could be saved, only the data itself",
             )
         return None
 
@@ -69,7 +71,9 @@ def _module(wrapped: Any) -> View:
     module = _seen_through(wrapped)
     kind = type(module).__name__
     if kind in _SHARDED:
-        return View(kind, refused=f"a {kind} cannot be saved as it is: each process has a piece of its parameters")
+        return View(
+            kind, refused=f"{with_article(kind)} cannot be saved as it is: each process has a piece of its parameters"
+        )
     parameters, buffers = module._parameters, module._buffers
     passing = getattr(module, "_non_persistent_buffers_set", ())
     children = [Child(name, tensor) for name, tensor in parameters.items() if tensor is not None]
@@ -90,7 +94,7 @@ class _ExtraState(Bare):
     """What a module adds by ``get_extra_state``, known by its place."""
 
     def __openckpt_view__(self) -> View:
-        from openckpt.training.adapters.plain import state_view
+        from openckpt.training.adapters.states import state_view
 
         module: Any = self.value
         return state_view(
