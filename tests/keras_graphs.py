@@ -10,7 +10,7 @@ ARCHITECTURES = (
     "sequential sequential_without_input functional shared_layers nested_models batch_normalization_and_dropout "
     "bidirectional stacked_cells attention_and_embedding wrapped_layers subclassed lists dicts tuples "
     "layers_made_in_build seeds_and_metrics_of_its_own functional_subclass moving_averages loss_scaling "
-    "gradient_accumulation learning_rate_schedule compiled_metrics mixed_precision adapted_normalization"
+    "gradient_accumulation learning_rate_schedule compiled_metrics mixed_precision sixty_four_bits adapted_normalization"
 ).split()
 
 

@@ -69,7 +69,7 @@ def fill(model: Any, seed: int = 0) -> None:
         if "int" in keras.backend.standardize_dtype(variable.dtype):
             value = random.integers(1, 1000, variable.shape)
         else:
-            value = random.random(tuple(variable.shape))
+            value = random.random(tuple(variable.shape)).astype("float32")  # JAX holds no more of a float64
         variable.assign(value.astype(keras.backend.standardize_dtype(variable.dtype)))
 
 
@@ -312,6 +312,19 @@ def mixed_precision() -> tuple[Any, Any]:
     )
     model.compile(loss="mse", optimizer="ftrl")
     return model, X
+
+
+class Counting(layers.Layer):
+    def build(self, shape: Any) -> None:
+        self.seen = self.add_weight(shape=(), dtype="int64", initializer="zeros", trainable=False)
+
+    def call(self, x: Any) -> Any:
+        return x
+
+
+@architecture
+def sixty_four_bits() -> tuple[Any, Any]:
+    return keras.Sequential([layers.Input((6,)), layers.Dense(3, dtype="float64"), Counting(), layers.Dense(2)]), X
 
 
 @architecture

@@ -26,6 +26,9 @@ Role = Literal["int64", "seed"]
 int32; and the state of a seed generator, which they keep in 32 bits, signed or not."""
 
 _INTEGERS = ("int32", "int64", "uint32")
+_WIDE = ("float64", "int64", "uint64")
+"""of a variable that was asked for with such a dtype JAX holds 32 bits, unless it was told otherwise; other backends hold all of them,
+and so do files"""
 _ROLES: dict[int, tuple[weakref.ref[Any], Role]] = {}
 
 
@@ -93,7 +96,12 @@ class VariableLeaf:
         role = _role_of(self._variable)
         if role == "seed" and array.dtype.itemsize == 4:
             array = array.view("uint32")  # torch has no such type, and keeps the bits in an int32
-        return array if role is None else array.astype("int64", copy=False)
+        if role is not None:
+            return array.astype("int64", copy=False)
+        declared = str(self._variable._dtype)
+        if array.dtype.itemsize == 4 and declared in _WIDE:
+            return array.astype(declared)
+        return array
 
     def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
         """Return why it does not fit."""
@@ -117,7 +125,7 @@ class VariableLeaf:
         variable = self._variable
         if value is self._buffer:
             return variable
-        array = _of_dtype(value, str(variable._dtype), _role_of(variable), self.full_name)
+        array = _of_dtype(value, _held_dtype(variable), _role_of(variable), self.full_name)
         if variable._value is None:
             variable._initializer = _Stored(array)
         else:
@@ -135,6 +143,14 @@ class _Stored:
         return _framework("keras").ops.convert_to_tensor(self._array, dtype=dtype)
 
 
+def _held_dtype(variable: Any) -> str:
+    """Return the dtype of the value itself, which on JAX may be narrower than the variable's."""
+    name = str(variable._dtype)
+    if name in _WIDE and _backend_of(variable._value) in ("jax", "jaxlib"):
+        return str(variable._value.dtype)
+    return name
+
+
 def _of_dtype(array: Array, name: str, role: Role | None, path: str) -> Array:
     import numpy as np
 
@@ -142,7 +158,7 @@ def _of_dtype(array: Array, name: str, role: Role | None, path: str) -> Array:
     if role == "seed" and dtype.itemsize == 4:
         return array.astype("uint32").view(dtype)
     new = array.astype(dtype, copy=False)
-    if role == "int64" and not np.array_equal(new, array):
+    if dtype.kind in "iu" and new is not array and not np.array_equal(new, array):
         raise MismatchError("training.mismatch", path, f"{array} is more than this backend's {name} can count")
     return new
 
@@ -207,7 +223,7 @@ def _write(variable: Any, array: Array) -> None:
 
 def _write_jax(variable: Any, array: Array) -> None:
     with _framework("jax").ensure_compile_time_eval():  # a value, not a part of the function that is being traced
-        variable._direct_assign(_framework("keras").ops.convert_to_tensor(array.copy(), dtype=variable._dtype))
+        variable._direct_assign(_framework("keras").ops.convert_to_tensor(array.copy(), dtype=array.dtype.name))
 
 
 def _tensor_of(torch: Any, array: Array) -> Any:
