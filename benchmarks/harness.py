@@ -188,9 +188,8 @@ def race(sides: Mapping[str, Side], *, rounds: int, compare: Sequence[str] | Non
             job, arguments = sides[label]
             seconds[label].append(workers[label].call(job, **arguments)[0])
     for worker in workers.values():
-        worker.call("forget")
-        worker.call("forget_saved")
-        worker.call("forget_trained")
+        for forget in ("forget", "forget_saved", "forget_trained", "forget_async", "forget_deltas"):
+            worker.call(forget)
     return {label: Sample(label, tuple(values), first[label]) for label, values in seconds.items()}
 
 

@@ -18,6 +18,7 @@ def train(setting: Setting) -> Result:
     _objects(setting, result)
     _memory(setting, result)
     _async(setting, result)
+    _delta(setting, result)
     _loop(setting, result)
     return result
 
@@ -49,10 +50,8 @@ def _memory(setting: Setting, result: Result) -> None:
         grown = _alone("train_restore_growth", directory=str(setting.directory), count=count, nbytes=nbytes)
         name = f"restoring {nbytes // MIB} MiB in {count:,} arrays in place, beyond the model"
         result.rows.append(memory_row("Restore, memory", name, grown, 64 * MIB + nbytes // count))
-    for framework in ("numpy", "torch", "jax"):
-        grown = _alone(
-            "train_async_growth", directory=str(setting.directory), framework=framework, count=64, nbytes=nbytes
-        )
+    for framework in ("numpy", "torch", "jax", "tf"):
+        grown = _alone("async_growth", directory=str(setting.directory), framework=framework, count=64, nbytes=nbytes)
         name = f"async save of {nbytes // MIB} MiB of {framework} state, beyond the model: one copy and 64 MiB"
         result.rows.append(memory_row("Async save, memory", name, grown, nbytes + 64 * MIB))
 
@@ -70,30 +69,47 @@ def _async(setting: Setting, result: Result) -> None:
     nbytes = setting.size(1024 * MIB, 64 * MIB)
     area = f"Async save of {nbytes // MIB} MiB, time the program waits"
     peers = (("torch", "dcp", "torch DCP async_save"), ("jax", "orbax", "Orbax"), ("tf", "tf", "TensorFlow async"))
-    for framework, saver, name in peers:
+    for framework, saver, peer_name in peers:
         place = {"directory": str(setting.directory), "framework": framework, "count": 64, "nbytes": nbytes}
-        samples = race(
-            {
-                f"ours, {framework}": ("train_async", {**place, "saver": "ours"}),
-                name: ("train_async", {**place, "saver": saver}),
-            },
-            rounds=setting.rounds,
-        )
-        ours, peer = samples.values()
-        result.rows.append(
-            versus(area, f"{framework} state, later saves", ours, peer, 1, compare="above", nbytes=nbytes)
-        )
-        result.notes.append(f"{area}, {framework}, the first save: {ours.first:.3f} s, {name} {peer.first:.3f} s")
+        for new, which in ((True, "first save of a saver"), (False, "later saves")):
+            samples = race(
+                {
+                    f"ours, {framework}": ("async_save", {**place, "saver": "ours", "new": new}),
+                    peer_name: ("async_save", {**place, "saver": saver, "new": new}),
+                },
+                rounds=setting.rounds,
+            )
+            name = f"{framework} state, changed right after the return, {which}"
+            result.rows.append(versus(area, name, *samples.values(), 1, compare="above", nbytes=nbytes))
+
+
+def _delta(setting: Setting, result: Result) -> None:
+    nbytes = setting.size(1024 * MIB, 64 * MIB)
+    place = {"directory": str(setting.directory), "nbytes": nbytes}
+    samples = race(
+        {
+            "full": ("save_changed", {**place, "how": "full"}),
+            "frozen": ("save_changed", {**place, "how": "frozen"}),
+            "hash": ("save_changed", {**place, "how": "hash"}),
+        },
+        rounds=setting.rounds,
+    )
+    full, frozen, hashed = samples.values()
+    area = f"Delta save of {nbytes // MIB} MiB, durable, 1 % changed"
+    result.rows += [
+        versus(area, "the rest declared frozen: under 10 % of a full save", frozen, full, 10, compare="above"),
+        versus(area, "the rest known by its hash: under 30 % of a full save", hashed, full, 1 / 0.3, compare="above"),
+    ]
 
 
 def _loop(setting: Setting, result: Result) -> None:
-    nbytes, steps, every = setting.size(100_000_000, 10_000_000), setting.size(200, 20), setting.size(50, 5)
-    rounds = _alone("train_step_rounds", seconds=0.05)
+    nbytes, steps, every = setting.size(100_000_000, 10_000_000), setting.size(200, 20), setting.size(50, 10)
+    rounds = _alone("step_rounds", seconds=0.05)
     place = {"directory": str(setting.directory), "rounds": rounds, "steps": steps, "every": every, "nbytes": nbytes}
     samples = race(
         {
-            "with saves": ("train_loop", {**place, "saves": True}),
-            "without": ("train_loop", {**place, "saves": False}),
+            "with saves": ("loop_with_saves", {**place, "saves": True}),
+            "without": ("loop_with_saves", {**place, "saves": False}),
         },
         rounds=setting.rounds,
     )
@@ -106,5 +122,6 @@ def _loop(setting: Setting, result: Result) -> None:
             f"{bare.name}: {figure(bare)}",
             bare.median / ours.median,
             1 / 1.01,
+            "above",
         )
     )

@@ -13,7 +13,9 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is not an answer
     # Imported by every side, whether it needs them or not: imports change the heap, the allocator and the threads.
+    import async_jobs
     import convert_jobs
+    import delta_jobs
     import jobs
     import numpy  # noqa: F401
     import safetensors.numpy  # noqa: F401
@@ -24,7 +26,8 @@ def main() -> None:
 
     import openckpt  # noqa: F401
 
-    known = vars(jobs) | vars(save_jobs) | vars(convert_jobs) | vars(train_jobs)
+    modules = (jobs, save_jobs, convert_jobs, train_jobs, async_jobs, delta_jobs)
+    known = {name: value for module in modules for name, value in vars(module).items()}
     for line in sys.stdin:
         name, arguments = json.loads(line)
         try:
