@@ -5,8 +5,8 @@
                                                                   +- ckpt-2.index                 names both
 
 Each step is a whole checkpoint for every reader, and none needs another one's names. A tensor is unchanged when a 128-bit hash of
-its bytes in memory is that of the bytes that were written, or where the program has declared it frozen, at the save before and
-now. A data file is linked while at least half of what it holds still counts, and there are never more than eight.
+its bytes in memory is that of the bytes that were written, or where the program has declared it frozen, at that save and at every
+one since. A data file is linked while at least half of what it holds still counts, and there are never more than eight.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ from openckpt.writing.writer import CheckpointWriter
 
 _MOST_FILES = 8
 """of one step, those that it writes among them: each is a file to open for every reader"""
+_LEAST_SHARE = 16
+"""What stays gets a file of its own where it is this part of a full save, or more: else the file costs more than it saves."""
 _GONE = frozenset((errno.ENOENT, errno.EXDEV))
 
 
 class _Known(NamedTuple):
-    """A tensor as the last save has it: its place, the hash of its bytes, and whether it was declared frozen then."""
+    """A tensor as the last save has it: its place, and the hash of its bytes."""
 
     placed: Placed
     digest: bytes
-    is_frozen: bool
 
 
 class _File(NamedTuple):
@@ -64,10 +65,11 @@ class _Base:
 
 
 class _Links(NamedTuple):
-    """What the next save shares with the last, and why it shares nothing."""
+    """What the next save shares with the last; why it shares nothing, and what has not changed all the same."""
 
     files: Sequence[tuple[_File, dict[str, _Known]]]
     why_none: str = ""
+    still: frozenset[str] = frozenset()
 
     def keys(self) -> set[str]:
         return {key for _, tensors in self.files for key in tensors}
@@ -101,10 +103,16 @@ class Delta:
 
     def __init__(self) -> None:
         self._base: _Base | None = None
+        self._believed: frozenset[str] = frozenset()
+        """keys that the program has declared frozen at the last delta save, and at the beginning of every save since"""
 
     def forget(self) -> None:
         """Make the next save a full one: the program got its values from somewhere else."""
         self._base = None
+
+    def declare(self, frozen: frozenset[str]) -> None:
+        """Hear what the program declares frozen: at the beginning of every save, of other kinds and of those that fail too."""
+        self._believed &= frozen
 
     def save(
         self,
@@ -122,14 +130,14 @@ class Delta:
         Args:
             path: the prefix.
             values: by key; they must stay as they are.
-            frozen: keys that the program declares unchanged since the save before, if that had the same declaration.
+            frozen: keys that the program declares unchanged; believed where it has done so ever since the last delta save.
             overwrite: see `openckpt.save`, as what follows.
             durability: what the save survives.
             update_manifest: what becomes of the manifest.
             store: where to write.
         """
         disk: WritableStore = DISK if store is None else store
-        work = _Work(disk, path, values, frozen, self._base)
+        work = _Work(disk, path, values, self._believed.intersection(frozen), self._base)
 
         def write(links: _Links) -> SavedPath:
             specs = work.draft.announced.specs
@@ -141,7 +149,7 @@ class Delta:
                 path,
                 announced=new,
                 layout="dual",
-                sharding=None if links.files else ByGroup(lambda key, _: _group(key, frozen)),
+                sharding=None if links.files else ByGroup(lambda key, _: (_group(key, frozen), key in links.still)),
                 overwrite=overwrite,
                 durability=durability,
                 update_manifest=update_manifest,
@@ -155,6 +163,7 @@ class Delta:
                 self._base = work.base_of(writer, links)
             except OSError:  # the checkpoint is there; the next one will be full
                 self._base = None
+            self._believed = frozenset(frozen)
             writer.result.why_full = links.why_none
             return writer.result
 
@@ -173,11 +182,19 @@ class _Work:
     """One save: what has changed, and what it shares."""
 
     def __init__(
-        self, store: WritableStore, path: str, values: Mapping[str, Any], frozen: Collection[str], base: _Base | None
+        self, store: WritableStore, path: str, values: Mapping[str, Any], believed: Collection[str], base: _Base | None
     ) -> None:
         self.draft: Draft = draft_of(path, values, {})
-        self._store, self._path, self._values, self._frozen, self._base = store, path, values, frozen, base
-        self._digests: dict[str, bytes] = {}
+        self._store, self._base = store, base
+        self._known = {} if base is None else base.tensors
+        # All of them before a byte is written: what changes in between, against the rules, differs from its hash the next time.
+        self._digests = {
+            key: self._known[key].digest
+            if key in believed and self._is_alike(key, spec)
+            else _digest(values[key], spec, Where(path, key))
+            for key, spec in self.draft.announced.specs.items()
+            if BY_NAME[spec.dtype].itemsize
+        }
 
     def plan(self) -> _Links:
         """Return which data files of the last save to link."""
@@ -186,48 +203,34 @@ class _Work:
             return _Links((), "no delta save of this program came before")
         if base.store is not self._store:
             return _Links((), "the save before went to another store")
+        specs = self.draft.announced.specs
         unchanged: list[dict[str, _Known]] = [{} for _ in base.files]
-        for key, spec in self.draft.announced.specs.items():
-            known = base.tensors.get(key)
-            if known is not None and known.placed.spec == spec and self._is_unchanged(key, spec, known):
-                unchanged[known.placed.shard][key] = known
-        live = [sum(known.placed.spec.nbytes or 0 for known in tensors.values()) for tensors in unchanged]
+        for key, digest in self._digests.items():
+            if self._is_alike(key, specs[key]) and self._known[key].digest == digest:
+                unchanged[self._known[key].placed.shard][key] = self._known[key]
+        live = [_nbytes(known.placed.spec for known in tensors.values()) for tensors in unchanged]
+        is_much = sum(live) * _LEAST_SHARE >= _nbytes(specs.values())
+        still = frozenset(key for tensors in unchanged for key in tensors) if is_much else frozenset[str]()
         there = [number for number, file in enumerate(base.files) if live[number] and self._is_there(file)]
         if not there:
-            missing = any(live)
-            return _Links((), "the files of the save before are gone or others" if missing else "nothing is as it was")
+            why = "the files of the save before are gone or others" if any(live) else "nothing is as it was"
+            return _Links((), why, still)
         worth = [number for number in there if 2 * live[number] >= base.files[number].payload]
         if not worth:
-            return _Links((), "more than half of what the files of the save before hold has changed")
+            return _Links((), "more than half of what the files of the save before hold has changed", still)
         worth = sorted(sorted(worth, key=lambda number: -live[number])[: _MOST_FILES - 1])
         return _Links([(base.files[number], unchanged[number]) for number in worth])
 
-    def _is_unchanged(self, key: str, spec: TensorSpec, known: _Known) -> bool:
-        return (known.is_frozen and key in self._frozen) or self._digest(key, spec) == known.digest
+    def _is_alike(self, key: str, spec: TensorSpec) -> bool:
+        known = self._known.get(key)
+        return known is not None and known.placed.spec == spec
 
     def _is_there(self, file: _File) -> bool:
         return file.id is not None and identify(self._store, file.path) == file.id
 
-    def _digest(self, key: str, spec: TensorSpec) -> bytes:
-        digest = self._digests.get(key)
-        if digest is None:
-            import xxhash
-
-            value = self._values[key]
-            data = direct_bytes(value)
-            if data is None:
-                data = memoryview(encode(value, BY_NAME[spec.dtype], Where(self._path, key)).data)
-            digest = self._digests[key] = xxhash.xxh3_128_digest(data)
-        return digest
-
     def base_of(self, writer: CheckpointWriter, links: _Links) -> _Base:
         """Return what the next save may link."""
-        before = {key: known.digest for _, tensors in links.files for key, known in tensors.items()}
-        placed = writer.placed()
-        tensors = {
-            key: _Known(place, before.get(key) or self._digest(key, place.spec), key in self._frozen)
-            for key, place in placed.items()
-        }
+        tensors = {key: _Known(place, self._digests[key]) for key, place in writer.placed().items()}
         files = []
         for number, path in enumerate(writer.files):
             at = number - 1  # of a link: the file that is written comes first
@@ -237,10 +240,21 @@ class _Work:
         return _Base(self._store, files, tensors)
 
 
+def _digest(value: Any, spec: TensorSpec, where: Where) -> bytes:
+    import xxhash
+
+    data = direct_bytes(value)
+    return xxhash.xxh3_128_digest(encode(value, BY_NAME[spec.dtype], where).data if data is None else data)
+
+
+def _nbytes(specs: Iterable[TensorSpec]) -> int:
+    return sum(spec.nbytes or 0 for spec in specs)
+
+
 def _linked_file(file: _File, tensors: Mapping[str, _Known], path: str) -> LinkedFile:
     assert file.id is not None
     placed = {encode_key(key, path): known.placed for key, known in tensors.items()}
-    live = sum(place.spec.nbytes or 0 for place in placed.values())
+    live = _nbytes(place.spec for place in placed.values())
     return LinkedFile(file.path, file.id.size, placed, is_superseded=live < file.payload)
 
 

@@ -126,6 +126,7 @@ class Saves:
             live = walk()
             recorded = record(live)
             unchanged = frozen_keys(recorded.leaves, frozen, path)
+            self._delta.declare(unchanged)
             if blocking:
                 self._buffers.frozen &= unchanged
                 values = values_of(recorded, path)

@@ -18,7 +18,7 @@ from openckpt.errors import NotFoundError, UnsupportedError
 from openckpt.formats.dual import index_of_dual, parse_dual, plan_dual
 from openckpt.formats.safetensors import read_header
 from openckpt.storage.disk import DISK
-from openckpt.testing import Call, CallFS
+from openckpt.testing import Call, CallFS, FaultyFS
 
 T = TypeVar("T")
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -165,6 +165,66 @@ def test_mostly_dead_files_are_not_linked(tmp_path: Path) -> None:
     program.w["t0"] += 1
     saved = program.save(tmp_path)
     assert (saved.linked_nbytes, "more than half" in saved.why_full) == (0, True)
+
+
+def test_what_stays_lies_apart_from_the_first_full_save_on(tmp_path: Path) -> None:
+    """A full save that more than half had changed for puts the rest into a file of its own, and that one is linked whole ever after."""
+    program = Program()
+    program.save(tmp_path)
+    for number in range(4):
+        program.w["t0"] += 1
+        saved = program.save(tmp_path)
+        assert bool(saved.why_full) == (number == 0)
+        assert program.values().items() <= stored(saved).items()
+        assert codes(saved) == []  # nothing in it is superseded
+    assert saved.linked_nbytes > 8 * 654
+
+
+def test_a_full_save_of_changed_values_is_one_file(tmp_path: Path) -> None:
+    """Little that stays is not worth a file."""
+    program = Program()
+    program.save(tmp_path)
+    for name in list(program.w)[:-1]:
+        program.w[name] += 1
+    saved = program.save(tmp_path)
+    assert saved.why_full
+    assert len(list(tmp_path.glob("ckpt-2.data*"))) == 1
+
+
+@pytest.mark.parametrize("between", ["plain", "undeclared", "background", "failed"])
+def test_a_save_that_does_not_declare_it_ends_the_belief(tmp_path: Path, between: str) -> None:
+    """Whatever kind of save, and whatever became of it: what is declared again after that is looked at again."""
+    encoder = np.ones(300)
+    checkpoint = Checkpoint(encoder=encoder, n=0)
+    for _ in range(2):
+        checkpoint.save(tmp_path / "ckpt", delta=True, frozen=["encoder"])
+    encoder += 1
+    if between == "failed":
+        with pytest.raises(OSError, match="Input/output"):
+            checkpoint.write(tmp_path / "lost", delta=True, store=FaultyFS(DISK, fail_at=12))
+    elif between == "background":
+        checkpoint.write(tmp_path / "other", blocking=False).result(60)
+    else:
+        checkpoint.write(tmp_path / "other", delta=between == "undeclared")
+    saved = checkpoint.save(tmp_path / "ckpt", delta=True, frozen=["encoder"])
+    assert stored(saved)["encoder"] == [2.0] * 300
+
+
+def test_a_value_that_changes_behind_its_write_is_written_by_the_next_save(tmp_path: Path) -> None:
+    """The program must not do that; what it did then is not remembered as saved."""
+    state = {"w": np.zeros(300), "more": np.zeros(900)}
+
+    class Meddling(CallFS):
+        def around(self, call: Call, do: Callable[[], T]) -> T:
+            if call.name == "sync" and state["w"][0] == 0:
+                state["w"] += 1
+            return do()
+
+    checkpoint, store = Checkpoint(state=state), Meddling(DISK)
+    checkpoint.save(tmp_path / "ckpt", delta=True, store=store)
+    saved = checkpoint.save(tmp_path / "ckpt", delta=True, store=store)
+    assert saved.linked_nbytes
+    assert stored(saved)["state/w"] == [1.0] * 300
 
 
 def test_overwriting_links_the_files_that_it_replaces(tmp_path: Path) -> None:
