@@ -390,13 +390,14 @@ class Commit:
             self._undo.pop()
 
     def _clean(self, *, remove_lock: bool) -> None:
-        for file in self._files:
-            attempt(file.close)
-        for path in self._temporary:
-            attempt(self._store.remove, path)
-        if self._lock is not None:
-            if remove_lock:
-                release(self._store, self._lock)
-            else:
-                attempt(self._store.close, self._lock)
-            self._lock = None
+        try:
+            for file in self._files:
+                attempt(file.close)
+            for path in self._temporary:
+                attempt(self._store.remove, path)
+        finally:
+            lock, self._lock = self._lock, None
+            if lock is not None and remove_lock:
+                release(self._store, lock)
+            elif lock is not None:
+                attempt(self._store.close, lock)

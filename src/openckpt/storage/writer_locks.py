@@ -43,5 +43,7 @@ def take_lock(store: WritableStore, directory: str, stem: str, *, wait: bool = F
 def release(store: WritableStore, lock: OutputFile) -> None:
     """Let go of a lock and remove its file; what the system refuses of that the next save does."""
     # Removed while it is held: who opens it after that has opened a file without a name, and sees so.
-    attempt(store.remove, lock.path)
-    attempt(store.close, lock)
+    try:
+        attempt(store.remove, lock.path)
+    finally:
+        attempt(store.close, lock)  # an interrupt takes hold of the frames here, and would hold the lock with them

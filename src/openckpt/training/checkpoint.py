@@ -119,8 +119,8 @@ class Checkpoint(Program):
                 somebody else is saving it (``commit.locked``).
             UnsupportedError: something cannot be saved (``training.*``, ``writing.*``); named with its path.
             TimeoutError: the save before is still under way.
-            OSError: as the system says; nothing has changed then, the counter neither. Of what fails in the background the
-                number stays counted, and is not used again.
+            OSError: as the system says; nothing has changed then, the counter neither. Of what fails in the background, or is
+                interrupted, the number stays counted, and is not used again.
         """
         with self._saves.next(timeout):
             counter = self._make_counter()
@@ -137,8 +137,8 @@ class Checkpoint(Program):
                     frozen=frozen if delta else None,
                 )
                 return self._save(path, partial(self._saves.put, target), blocking=blocking, frozen=frozen)
-            except BaseException:
-                counter.number -= 1
+            except Exception:
+                counter.number -= 1  # an interrupt may come when all is done: its number stays counted
                 raise
 
     @overload

@@ -14,11 +14,11 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from openckpt.errors import ConflictError, Where, warn
 from openckpt.formats.manifest import Manifest, encode_manifest
-from openckpt.formats.names import RUN_STEM
+from openckpt.formats.names import INDEX_SUFFIX, RUN_STEM
 from openckpt.storage.commit import Commit
 from openckpt.storage.pending import doing
 from openckpt.storage.writable import Durability, WritableStore
@@ -40,6 +40,8 @@ class Run:
         latest: the newest whole checkpoint, None where there is none.
         steps: the listed ones by path, oldest first.
         highest: the highest number of a checkpoint of this name that lay there before.
+        saved: the step that was saved last.
+        written: the paths of all that were.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Run:
         self.latest = found.newest
         self.steps = {step.path: step for step in found.steps}
         self.highest = found.highest
+        self.saved: SavedStep | None = None
+        self.written: set[str] = set()
         self._unlisted = found.unlisted
         self._found = set(self.steps)  # what a dead manager had begun to remove may be among them
         self._named = found.named
@@ -80,30 +84,64 @@ class Run:
     # -- a save -------------------------------------------------------------------------------------------------------
 
     def save(self, new: SavedStep, number: int, write: Write) -> SavedPath:
-        """Save a step, list it, and let go of those that no rule keeps.
+        """Save a step, list it, and let go of those that no rule keeps. Where `has_saved` says so, what is raised came too late.
 
         Raises:
             ConflictError: see `CheckpointManager.save`.
             CheckpointError, OSError: as ``write``; then nothing has changed.
         """
-        steps = self._with(new)
-        data = self._manifest(steps, new.path)
-        above = "/" in self._name  # the manifest lies in another directory than the checkpoint
+        listed = self._with(new)
+        data = self._manifest(listed, new.path)
         with self._locked(new.path, number):
-            saved = write(False if above else lambda _: data)
-            if above:
-                try:
-                    self._put(data)
-                except BaseException:
-                    if new.path not in self.steps:  # else it is listed, and whole
-                        self._remove(new.path)
-                    raise
-            self.steps = {**steps, new.path: dataclasses.replace(new, nbytes=saved.nbytes)}
-            self.latest = new.path
-            self._named = self._entry(new.path)
-            self._unlisted = []
+            try:
+                saved = self._write(new.path, data, write)
+            except BaseException:
+                if self._stands(data):  # an interrupt when all was done
+                    self._take(new, listed)
+                raise
+            self._take(dataclasses.replace(new, nbytes=saved.nbytes), listed)
             self._sweep()
         return saved
+
+    def has_saved(self, new: SavedStep) -> bool:
+        """Return whether this step is there and listed, whatever `save` raised."""
+        return self.saved is not None and (self.saved.path, self.saved.time) == (new.path, new.time)
+
+    def _write(self, path: str, data: bytes, write: Write) -> SavedPath:
+        """Write a checkpoint and its place in the manifest: both or neither."""
+        if "/" not in self._name:
+            return write(lambda _: data)
+        # The manifest lies in another directory than the checkpoint, and follows it.
+        index = path + INDEX_SUFFIX
+        was_there = self._store.stat(index) is not None
+        try:
+            saved = write(False)
+            self._put(data)
+        except BaseException as error:
+            if not (was_there or isinstance(error, ConflictError) or self._stands(data)):
+                self.written.add(path)  # where it is there, and stays
+                with suppress(OSError, ConflictError):
+                    if self._store.stat(index) is not None:
+                        self._remove(path)
+            raise
+        return saved
+
+    def _take(self, step: SavedStep, listed: Mapping[str, SavedStep]) -> None:
+        """Remember what stands on the disk now."""
+        self.steps = {**listed, step.path: step}
+        self.latest = step.path
+        self.saved = step
+        self.written.add(step.path)
+        self._named = self._entry(step.path)
+        self._unlisted = []
+
+    def _stands(self, data: bytes) -> bool:
+        """Return whether these are the bytes of the manifest."""
+        try:
+            present, _ = read_run_manifest(self._store, self._directory)
+        except OSError:
+            return False
+        return present is not None and encode_manifest(present) == data
 
     def follow(self, new: SavedStep) -> None:
         """Do what `save` does to the lists, and nothing on the disk: another process saves."""
