@@ -1,4 +1,4 @@
-"""The leaves that several adapters share: a NumPy array, a number, text, a piece of Python state."""
+"""The leaves that several adapters share: a NumPy array, a number, text, the place of None, a piece of Python state."""
 
 from __future__ import annotations
 
@@ -55,21 +55,21 @@ def suffix_of(leaf: Leaf) -> str:
 
 
 class ArrayLeaf:
-    """A NumPy array: read and restored in place where it can be written, replaced where not."""
+    """A NumPy array: read and restored in place where it can be written and has room, replaced where not."""
 
     __slots__ = ("_array", "_spec")
 
     attribute = VARIABLE_VALUE
     full_name = ""
 
-    @property
-    def in_place(self) -> bool:
-        """Whether the array can be written."""
-        return self._array.flags.writeable
-
     def __init__(self, array: Array) -> None:
         self._array = array
         self._spec = spec_of_array(array)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the array can be written, whatever is stored: text may be longer than its elements."""
+        return self._array.flags.writeable and self._array.dtype.kind not in "SU"
 
     def spec(self) -> TensorSpec | None:
         """Return its spec; None of an array that no checkpoint holds."""
@@ -95,14 +95,28 @@ class ArrayLeaf:
         return array if type(array) is np.ndarray else array.view(np.ndarray)  # a matrix reshapes in its own way
 
     def assign(self, value: Array) -> object:
-        """Fill the array; a read-only one is replaced by the new."""
+        """Fill the array; a read-only one, or one of text that is too short, is replaced by the new."""
         array = self._array
         if value is array:
             return array
-        if not array.flags.writeable:
-            return value.astype(array.dtype, copy=False)
+        if array.dtype.kind in "SUO":
+            value = _text_like(array, value)
+        has_room = array.dtype.kind not in "SU" or value.dtype.itemsize <= array.dtype.itemsize
+        if not array.flags.writeable or not has_room:
+            return value if array.dtype.kind in "SU" else value.astype(array.dtype, copy=False)
         array[...] = value
         return array
+
+
+def _text_like(array: Array, value: Array) -> Array:
+    """Return stored text, an object array of bytes, as the kind of text that an array of the program holds."""
+    import numpy as np
+
+    kind = array.dtype.kind
+    if kind == "U" or (kind == "O" and array.size and all(isinstance(item, str) for item in array.flat)):
+        texts = [item.decode("utf-8", "surrogateescape") for item in value.reshape(-1).tolist()]
+        value = np.array(texts, object).reshape(value.shape)
+    return value if kind == "O" else value.astype(kind)
 
 
 class NumberLeaf:
@@ -170,9 +184,14 @@ class TextLeaf:
         from openckpt.training.pystate import decode_state
 
         stored = decode_state(text, {}, where)
-        if stored is None or isinstance(stored, (str, bytes)):
-            return None
-        return f"{with_article(type(stored).__name__)} in the file, {'None' if self._value is None else 'text'} in the program"
+        if stored is not None and not isinstance(stored, (str, bytes)):
+            own = "None" if self._value is None else "text"
+            return f"{with_article(type(stored).__name__)} in the file, {own} in the program"
+        try:
+            self._as_own(stored)
+        except Exception as error:  # whatever the class of such a text raises
+            return f"{stored!r} in the file, which is no {type(self._value).__name__}: {error}"
+        return None
 
     def value(self) -> Any:
         """Return the JSON."""
@@ -190,11 +209,53 @@ class TextLeaf:
         return None
 
     def assign(self, value: Array) -> object:
-        """Return the new text."""
+        """Return the new text, of the same class: a member of an enumeration stays one."""
         from openckpt.errors import Where
         from openckpt.training.pystate import decode_state
 
-        return decode_state(value.item(), {}, Where(""))
+        return self._as_own(decode_state(value.item(), {}, Where("")))
+
+    def _as_own(self, stored: object) -> object:
+        own: Any = self._value
+        is_same = (isinstance(own, str) and isinstance(stored, str)) or (
+            isinstance(own, bytes) and isinstance(stored, bytes)
+        )
+        return type(own)(stored) if is_same else stored
+
+
+class VacantLeaf:
+    """The place of None, which stores nothing here and takes whatever number or array the file has."""
+
+    __slots__ = ()
+
+    in_place = False
+    attribute = VARIABLE_VALUE
+    full_name = ""
+
+    def spec(self) -> TensorSpec | None:
+        """Return None: there is no value."""
+        return None
+
+    def value(self) -> Any:
+        """Return None; nobody stores that."""
+        return None
+
+    def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
+        """Return why it does not fit: NumPy has no such values."""
+        return None if stored.dtype in BY_NAME else f"{stored.dtype} in the file, None in the program"
+
+    def buffer(self) -> Array | None:
+        """There is no memory to read into."""
+        return None
+
+    def assign(self, value: Array) -> object:
+        """Return the array, or the number that it holds: Python's where Python has that type."""
+        if value.shape:
+            return value
+        return value.item() if value.dtype.name in _PYTHONS else value[()]
+
+
+_PYTHONS = ("int64", "float64", "complex128", "bool")
 
 
 class StateLeaf:

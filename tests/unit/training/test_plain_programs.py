@@ -64,6 +64,13 @@ class Trainer:
         self.weight = np.zeros(2)
 
 
+class Mode(enum.StrEnum):
+    """Text of a few kinds."""
+
+    TRAIN = "train"
+    TEST = "test"
+
+
 class Slotted:
     """Attributes without a dict, its base's too."""
 
@@ -173,6 +180,11 @@ def test_objects_may_know_each_other(tmp_path: Path) -> None:
         (b"\x00\xff", b""),
         (None, "something"),
         ("something", None),
+        (Mode.TRAIN, Mode.TEST),
+        (0.5, None),
+        (7, None),
+        (True, None),
+        (np.float32(1.5), None),
     ],
 )
 def test_a_value_takes_the_place_of_another_of_its_type(tmp_path: Path, saved: Any, program: Any) -> None:
@@ -187,6 +199,22 @@ def test_a_value_takes_the_place_of_another_of_its_type(tmp_path: Path, saved: A
     for found in (checkpoint.x, items[0], mapping["k"], checkpoint.tu[0], thing.k):
         assert type(found) is type(saved)
         assert found == saved
+
+
+def test_an_array_takes_the_place_of_none(tmp_path: Path) -> None:
+    """An average that begins with the first step: None in a new program, an array in the file."""
+    found = round_trip(tmp_path, {"average": np.arange(3.0)}, {"average": None})
+    assert found["average"].tolist() == [0.0, 1.0, 2.0]
+
+
+def test_text_that_is_no_member_is_refused_before_anything_changes(tmp_path: Path) -> None:
+    """The file has another program's text."""
+    w = np.zeros(1)
+    path = Checkpoint(mode="sleep", w=np.ones(1)).write(tmp_path / "ckpt")
+    with pytest.raises(MismatchError) as caught:
+        Checkpoint(mode=Mode.TEST, w=w).read(path)
+    assert caught.value.code == "training.mismatch"
+    assert w[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -257,6 +285,27 @@ def test_arrays_of_text_come_back(tmp_path: Path) -> None:
     program = np.array([b"", b""], object)
     assert round_trip(tmp_path, np.array(["naïve", b"\x00"], object), program) is program
     assert program.tolist() == ["naïve".encode(), b"\x00"]
+
+
+@pytest.mark.parametrize(
+    ("values", "program", "stays"),
+    [
+        (np.array(["naïve", "x"]), np.array(["", "abcde"]), True),
+        (np.array(["naïve", "x"]), np.array(["ab", "c"]), False),
+        (np.array([b"\xff", b"long"]), np.array([b"12345", b""]), True),
+        (np.array([b"\xff", b"long"]), np.array([b"1", b"2"]), False),
+        (np.array(["naïve", "x"]), np.array(["", ""], np.dtypes.StringDType()), True),
+        (np.array(["naïve", "x"], object), np.array(["", ""], object), True),
+        (np.array(["naïve", ""]), np.array(["", "longer"])[::-1], True),
+    ],
+    ids=["text", "longer text", "bytes", "longer bytes", "strings", "objects", "strided"],
+)
+def test_text_stays_text_and_whole(tmp_path: Path, values: Any, program: Any, stays: bool) -> None:
+    """An array whose elements are too short makes way for another one: nothing is cut off."""
+    found = round_trip(tmp_path, [values], [program])[0]
+    assert found.tolist() == values.tolist()
+    assert found.dtype.kind == program.dtype.kind
+    assert (found is program) is stays
 
 
 def test_what_cannot_be_changed_is_rebuilt_up_to_what_can(tmp_path: Path) -> None:

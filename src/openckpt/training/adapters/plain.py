@@ -14,14 +14,14 @@ import functools
 import sys
 import types
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from openckpt.errors import UnsupportedError, Where
 from openckpt.training.adapters.states import stateful_view
-from openckpt.training.leaves import ArrayLeaf, NumberLeaf, TextLeaf
+from openckpt.training.leaves import ArrayLeaf, NumberLeaf, TextLeaf, VacantLeaf
 from openckpt.training.tracking import Bare, Child, Family, View
 
 if TYPE_CHECKING:
@@ -94,8 +94,10 @@ def _bare(place: Bare) -> View:
     if isinstance(value, np.ndarray):
         return _array(value)
     name = type(value).__name__
-    if isinstance(value, (str, bytes, type(None))):
+    if isinstance(value, (str, bytes)):
         return View(name, leaves=(TextLeaf(value),))
+    if value is None:
+        return View("None", leaves=(TextLeaf(None), VacantLeaf()))
     if isinstance(value, _jax_arrays()):
         from openckpt.training.adapters.jax_values import array_view
 
@@ -107,15 +109,25 @@ def _bare(place: Bare) -> View:
     return View(name, refused=f"the {name} {value!r} cannot be saved: {why}")
 
 
-def _dict(value: dict[Any, object]) -> View:
+def names_of_keys(keys: Iterable[Any]) -> dict[str, Any]:
+    """Return the keys of a dict by their names in a checkpoint.
+
+    Raises:
+        UnsupportedError: two of them have the same (``training.same-name``).
+    """
     names: dict[str, Any] = {}
-    for key in value:
+    for key in keys:
         other = names.setdefault(str(key), key)
         if other is not key:
             where = Where("", str(key))
             raise UnsupportedError(
                 "training.same-name", where, f"the keys {other!r} and {key!r} of a dict have the same name"
             )
+    return names
+
+
+def _dict(value: dict[Any, object]) -> View:
+    names = names_of_keys(value)
 
     def replace(new: Mapping[str, object]) -> object:
         for name, item in new.items():
