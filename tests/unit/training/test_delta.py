@@ -284,13 +284,67 @@ def test_every_step_of_a_run_is_whole(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.interop
-def test_stock_tensorflow_reads_every_step(tmp_path: Path, tf: Any) -> None:
-    """It opens eight data files as it opens one."""
+def test_stock_tensorflow_restores_every_step(tmp_path: Path, tf: Any) -> None:
+    """It opens eight data files as it opens one, and nothing is left over."""
     kept, _ = run_of_steps(tmp_path, 7)
+    assert max(len(list(tmp_path.glob(f"{Path(path).name}.data*"))) for path in kept) > 2
     for path, values in kept.items():
-        reader = tf.train.load_checkpoint(path)
-        for name, value in values.items():
-            assert reader.get_tensor(name + VALUE).tolist() == value
+        w = {name.removeprefix("w/"): tf.Variable(tf.zeros(len(value), tf.float64)) for name, value in values.items()}
+        tf.train.Checkpoint(w=w, epoch=tf.Variable(0, dtype=tf.int64)).restore(path).assert_consumed()
+        assert {f"w/{name}": variable.numpy().tolist() for name, variable in w.items()} == values
+
+
+@pytest.mark.interop
+def test_stock_tensorflow_restores_every_step_of_a_keras_training(tmp_path: Path, keras: Any, tf: Any) -> None:
+    """With the older steps gone: a layer that does not train, found by its hash; Adam's slots change at every step."""
+    keras.utils.set_random_seed(1)
+    layers = [keras.layers.Dense(40, trainable=False), keras.layers.Dense(4), keras.layers.Dense(1)]
+    model = keras.Sequential([keras.Input((60,)), *layers])
+    model.compile(optimizer="adam", loss="mse")
+    checkpoint = Checkpoint(model=model, optimizer=model.optimizer)
+    steps = {}
+    for number in range(4):
+        model.train_on_batch(np.full((2, 60), number, np.float32), np.ones((2, 1)))
+        saved = checkpoint.save(tmp_path / "ckpt", delta=True)
+        assert (saved.linked_nbytes > 4 * 60 * 40) == (number > 0)
+        steps[saved] = [variable.numpy() for variable in (*model.variables, *model.optimizer.variables)]
+    stock = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+
+    def check(path: str) -> None:
+        variables = [*model.variables, *model.optimizer.variables]
+        for variable in variables:
+            variable.assign(variable * 0)
+        stock.restore(path).assert_consumed()
+        assert all(np.array_equal(was, now) for was, now in zip(steps[path], variables, strict=True))
+
+    *older, newest = steps
+    for path in steps:
+        check(path)
+    for path in older:
+        remove(path)
+        check(newest)
+
+
+def test_whichever_steps_are_deleted_the_others_are_whole(tmp_path: Path) -> None:
+    """All sets of steps of a run in which files are shared by up to five of them, in the order of time and the reverse."""
+    program = Program()
+    steps = {}
+    for number in range(5):
+        program.w[f"t{number % 4 + 1}"] += 1
+        saved = program.save(tmp_path / "run")
+        steps[saved] = program.values()
+    for number in range(2 ** len(steps) - 1):
+        copy = tmp_path / str(number)
+        copy.mkdir()
+        for path in (tmp_path / "run").iterdir():
+            os.link(path, copy / path.name)
+        copies = {str(copy / Path(path).name): values for path, values in steps.items()}
+        doomed = [path for at, path in enumerate(copies) if number >> at & 1]
+        for path in doomed if number % 2 else reversed(doomed):
+            openckpt.remove_checkpoint(path)
+        for path in copies.keys() - doomed:
+            assert copies[path].items() <= stored(path).items()
+            assert openckpt.diagnose(path).valid
 
 
 def test_damage_of_a_shared_file_names_every_step_that_has_it(tmp_path: Path) -> None:
