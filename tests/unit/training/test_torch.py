@@ -355,6 +355,26 @@ def test_the_state_of_an_optimizer_comes_back_whole(torch: Any, tmp_path: Path, 
     assert equal_state(torch, other.state_dict(), model.state_dict())
 
 
+def test_state_before_the_first_step_leaves_none_behind(torch: Any, tmp_path: Path) -> None:
+    """Back to the start after steps that went wrong: what LBFGS counts and remembers is gone."""
+    model = small_model(torch, 0).eval()
+    optimizer = OPTIMIZERS["lbfgs"](torch, model.parameters())
+    path = Checkpoint(model=model, optimizer=optimizer).write(tmp_path / "ckpt")
+    take_steps(torch, model, optimizer)
+    Checkpoint(model=model, optimizer=optimizer).read(path, partial=True)
+    assert not [name for name, value in optimizer.state[next(model.parameters())].items() if not torch.is_tensor(value)]
+
+
+def test_state_of_no_parameter_comes_back(torch: Any, tmp_path: Path) -> None:
+    """Optimizers of one's own keep what they like in ``state``, as torch's ``state_dict`` does."""
+    model, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+    optimizer, restored = (torch.optim.SGD(part.parameters()) for part in (model, other))
+    optimizer.state["round"], optimizer.state[7] = 2, {"mean": torch.ones(3)}
+    path = Checkpoint(model=model, optimizer=optimizer).write(tmp_path / "ckpt")
+    Checkpoint(model=other, optimizer=restored).read(path).assert_consumed()
+    assert equal_state(torch, restored.state_dict(), optimizer.state_dict())
+
+
 def test_slots_have_torchs_own_names(torch: Any, tmp_path: Path) -> None:
     """As slots of their variables, and the groups as JSON by the parameters' paths."""
     model = torch.nn.Linear(2, 1)
@@ -419,8 +439,10 @@ def test_groups_that_were_two_and_differ_cannot_become_one(torch: Any, tmp_path:
      '{"params":[["model/weight"]],"param_groups":["lr"],"state":{}}', '{"params":"ab","param_groups":[{},{}],"state":{}}',
      '{"params":[["model/weight"]],"param_groups":[{"lr":1}],"state":{"7":{}}}',
      '{"params":[["model/weight"]],"param_groups":[{"lr":1}],"state":{"0":[1]}}',
-     '{"params":[["model/weight"]],"param_groups":[{"lr":{"!array":"none"}}],"state":{}}', "[" * 5000, "not json"],
-    ids=range(11),
+     '{"params":[["model/weight"]],"param_groups":[{"lr":{"!array":"none"}}],"state":{}}', "[" * 5000, "not json",
+     '{"params":[["model/weight"]],"param_groups":[{"lr":1}],"state":{},"own":[1]}',
+     '{"params":[["model/weight"]],"param_groups":[{"lr":1}],"state":{},"own":{"!bytes":""}}'],
+    ids=range(13),
 )  # fmt: skip
 def test_a_strange_state_is_refused_before_anything_changes(torch: Any, tmp_path: Path, text: str) -> None:
     """Whatever the file says, the model keeps its weights."""

@@ -3,7 +3,8 @@
     slot      every tensor in ``state[parameter]``, under torch's own name: exp_avg, exp_avg_sq, step, momentum_buffer
     py_state  {"params": [["model/0/weight", ...], ...],          of every group
                "param_groups": [{"lr": 0.001, ...}, ...],         without the parameters
-               "state": {"0": {"n_iter": 3}}}                     what is no tensor, by the number in "params"
+               "state": {"0": {"n_iter": 3}},                     what is no tensor, by the number in "params"
+               "own": {"round": 2}}                               where it has any: state of no parameter
 
 torch numbers parameters by their place in the groups, so a model with one layer more has other numbers for all that follow;
 here a group is restored by whose it is. Slots that the program has not made yet - before the first step - are made of what
@@ -82,7 +83,9 @@ class _Rest:
             }
             if plain:
                 state[str(number)] = plain
-        self._text, self.arrays = encode_state({"param_groups": groups, "state": state}, Where("", _KIND))
+        own = {name: value for name, value in optimizer.state.items() if not isinstance(name, torch.Tensor)}
+        whole = {"param_groups": groups, "state": state} | ({"own": own} if own else {})
+        self._text, self.arrays = encode_state(whole, Where("", _KIND))
 
     def walked(self, places: Places) -> None:
         """Learn the paths of the parameters."""
@@ -127,9 +130,11 @@ class _Rest:
         import numpy as np
 
         where = Where("", _KIND)
-        decode_state(data, {name: np.empty(0) for name in specs}, where)  # raises what is wrong with the text itself
+        whole = decode_state(
+            data, {name: np.empty(0) for name in specs}, where
+        )  # raises what is wrong with the text itself
         state = json.loads(data)
-        if not _is_optimizer_state(state):
+        if not _is_optimizer_state(state) or not isinstance(whole.get("own", {}), dict):
             return "what is stored is not the state of a torch optimizer"
         groups = self._stored_groups(state["params"])
         if not groups and any(state["params"]):
@@ -153,11 +158,20 @@ class _Rest:
             for name, value in state["param_groups"][min(stored)].items():
                 _set(optimizer.param_groups[number], name, value)
         paths = [path for group in state["params"] for path in group]
-        for text, values in state["state"].items():
-            parameter = self._at(paths[int(text)])
+        for number, path in enumerate(paths):
+            parameter = self._at(path)
             if parameter is not None:
-                optimizer.state[parameter].update(_moved(values, parameter.device))
+                self._put(parameter, _moved(state["state"].get(str(number), {}), parameter.device))
+        optimizer.state.update(state.get("own", {}))
         return optimizer
+
+    def _put(self, parameter: Any, values: Mapping[str, Any]) -> None:
+        """Give a parameter what is no slot, and nothing that it had before."""
+        own = self._optimizer.state.get(parameter, {})
+        for name in [name for name, value in own.items() if not isinstance(value, torch.Tensor)]:
+            del own[name]
+        if values:
+            self._optimizer.state[parameter].update(values)
 
     def _at(self, path: str) -> Any:
         found = None if self._places is None else self._places.at(path)
