@@ -1,7 +1,7 @@
 """What `interop/test_keras_backends.py` runs in a process per backend: ``python keras_child.py BACKEND DIRECTORY [train]``.
 
-Every architecture is saved, restored from its own file and from the one that the TensorFlow backend wrote; then come the cases of
-`keras_waiting` and `keras_resume`. A line of JSON says what was found in each. With ``train`` it is the first of the two processes of
+Every architecture is saved, restored from its own file and from the one that the TensorFlow backend wrote; then come those of
+`keras_learned`, `keras_waiting` and `keras_resume`. A line of JSON says what was found in each. With ``train`` it is the first of the two processes of
 `keras_resume`, and dies.
 """
 
@@ -39,6 +39,9 @@ def main(backend: str, directory: Path) -> None:
             said[origin] = {"bound": status.report.bound, "same": same(before, models.values_of(model))}
         print(json.dumps({"architecture": said}), flush=True)
     print(json.dumps({"odd": ODD[backend](directory) if backend in ODD else None}), flush=True)
+    from keras_learned import learned
+
+    print(json.dumps({"learned": learned(directory / f"{backend}-learned")}), flush=True)
     from keras_waiting import deferred_cases
 
     for case in deferred_cases(directory / f"{backend}-waiting"):

@@ -68,7 +68,9 @@ def written(models: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path
     for name, output in zip(BACKENDS, outputs, strict=True):
         lines = [json.loads(line) for line in output.splitlines()]
         said[name] = {line["architecture"]["name"]: line["architecture"] for line in lines if "architecture" in line}
-        said[name] |= {key: line[key] for line in lines for key in ("resumed", "every batch", "odd") if key in line}
+        said[name] |= {
+            key: line[key] for line in lines for key in ("resumed", "every batch", "odd", "learned") if key in line
+        }
         said[f"{name} waiting"] = {line["waiting"]["case"]: line["waiting"] for line in lines if "waiting" in line}
     return directory, said
 
@@ -168,6 +170,20 @@ def test_a_save_after_every_batch_has_the_values_of_its_batch(
 def test_buffers_of_torch_modules_in_layers_come_back(written: tuple[Path, dict[str, dict[str, Any]]]) -> None:
     """Keras tracks only their parameters."""
     assert written[1]["torch"]["odd"] is True
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", *BACKENDS])
+def test_what_layers_have_learned_comes_back(
+    written: tuple[Path, dict[str, dict[str, Any]]], backend: str, tmp_path: Path
+) -> None:
+    """The boundaries of bins, and a mean that a layer has made something of."""
+    if backend == "tensorflow":
+        from keras_learned import learned
+
+        said = learned(tmp_path)
+    else:
+        said = written[1][backend]["learned"]
+    assert said == {"normalization": True, "boundaries": True}
 
 
 def test_a_variable_whose_value_is_inside_fit_is_refused(written: tuple[Path, dict[str, dict[str, Any]]]) -> None:

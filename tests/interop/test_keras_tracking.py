@@ -14,7 +14,7 @@ import pytest
 
 import openckpt
 from keras_graphs import ARCHITECTURES, shape_of
-from openckpt.errors import CheckpointWarning
+from openckpt.errors import CheckpointWarning, UnsupportedError
 from openckpt.training import Checkpoint
 
 pytestmark = pytest.mark.interop
@@ -130,6 +130,17 @@ def test_learned_vocabularies_come_back(tf: Any, keras: Any, tmp_path: Path) -> 
     tf.train.Checkpoint(**fresh).read(str(path)).assert_consumed()
     theirs = tf.train.Checkpoint(**learned).write(str(tmp_path / "theirs"))
     Checkpoint(**fresh).read(theirs).assert_consumed()
+
+
+def test_keys_of_the_same_name_are_refused(keras: Any, tmp_path: Path) -> None:
+    """The layers of 0 and of "0" would share their keys, and one of them would be lost."""
+    model = keras.Model()
+    model.heads = {0: keras.layers.Dense(2), "0": keras.layers.Dense(2)}
+    for layer in model.heads.values():
+        layer.build((None, 3))
+    with pytest.raises(UnsupportedError) as caught:
+        Checkpoint(model=model).write(tmp_path / "ckpt")
+    assert caught.value.code == "training.same-name"
 
 
 def test_an_unknown_version_works_and_says_so_once(keras: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from openckpt.errors import CheckpointWarning
-from openckpt.training.adapters.kerasvariable import VariableLeaf, mark
-from openckpt.training.adapters.kerasvocabulary import vocabulary_of
+from openckpt.training.adapters.kerasvariable import VariableLeaf, mark, settle_after
+from openckpt.training.adapters.kerasvocabulary import learned_by
+from openckpt.training.adapters.plain import names_of_keys
 from openckpt.training.tracking import Bare, Child, Family, View
 from openckpt.training.wrapping import call_after
 
@@ -186,9 +187,12 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
                 mark(value, "int64")
             elif kind == "variable" and RULES["seed generator"] is rule:
                 mark(value, "seed")
+            if kind == "variable" and callable(getattr(owner, "finalize_state", None)):
+                settle_after(value, owner)
             yield Child(name, value, rule.family == "tensorflow")
-    if hasattr(owner, "lookup_table") and callable(getattr(owner, "set_vocabulary", None)):
-        yield Child("vocabulary", vocabulary_of(owner), False)
+    learned = learned_by(owner)
+    if learned is not None:
+        yield Child(*learned, stock=False)
     for store in rule.stores:
         left = [item for item in vars(owner).get(store, ()) if id(item) not in reached and not _is_input(item)]
         if left:
@@ -249,7 +253,7 @@ def _held(value: object, *, exact: bool, reached: set[int] | None = None) -> Hel
 
 def _members(value: Any) -> Iterator[tuple[str, object]]:
     if isinstance(value, dict):
-        yield from ((str(name), item) for name, item in value.items())
+        yield from ((name, value[key]) for name, key in names_of_keys(value).items())
         return
     fields: tuple[str, ...] = getattr(type(value), "_fields", ())
     yield from zip(fields, value, strict=False)

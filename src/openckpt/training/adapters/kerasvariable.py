@@ -30,6 +30,7 @@ _WIDE = ("float64", "int64", "uint64")
 """of a variable that was asked for with such a dtype JAX holds 32 bits, unless it was told otherwise; other backends hold all of them,
 and so do files"""
 _ROLES: dict[int, tuple[weakref.ref[Any], Role]] = {}
+_OWNERS: dict[int, tuple[weakref.ref[Any], weakref.ref[Any]]] = {}
 
 
 def mark(variable: Any, role: Role) -> None:
@@ -42,6 +43,23 @@ def mark(variable: Any, role: Role) -> None:
 def _role_of(variable: Any) -> Role | None:
     found = _ROLES.get(id(variable))
     return found[1] if found is not None and found[0]() is variable else None
+
+
+def settle_after(variable: Any, owner: Any) -> None:
+    """Let an object that keeps what it makes of a variable's value make it anew when the variable is restored.
+
+    `keras.layers.Normalization` computes with the mean and the variance that it made of its variables when it was built.
+    """
+    key = id(variable)
+    if key not in _OWNERS:
+        _OWNERS[key] = (weakref.ref(variable, lambda _: _OWNERS.pop(key, None)), weakref.ref(owner))
+
+
+def _settle(variable: Any) -> None:
+    found = _OWNERS.get(id(variable))
+    owner = found[1]() if found is not None and found[0]() is variable else None
+    if owner is not None:
+        owner.finalize_state()
 
 
 class VariableLeaf:
@@ -124,22 +142,29 @@ class VariableLeaf:
         """Set the value; a variable without one gets it when it is initialized."""
         variable = self._variable
         if value is self._buffer:
+            _settle(variable)
             return variable
         array = _of_dtype(value, _held_dtype(variable), _role_of(variable), self.full_name)
         if variable._value is None:
-            variable._initializer = _Stored(array)
+            variable._initializer = _Stored(array, variable)
         else:
             _write(variable, array)
+            _settle(variable)
         return variable
 
 
 class _Stored:
-    """An initializer that gives a stored value."""
+    """An initializer that gives a stored value: once for good, and before that to everybody who asks inside of the scope."""
 
-    def __init__(self, array: Array) -> None:
-        self._array = array
+    def __init__(self, array: Array, variable: Any) -> None:
+        self._array, self._variable = array, weakref.ref(variable)
+        self._is_asked = False
 
     def __call__(self, shape: object, dtype: object = None, **options: object) -> Any:
+        if not self._is_asked:  # settling asks again
+            self._is_asked = True
+            _settle(self._variable())
+            self._is_asked = False
         return _framework("keras").ops.convert_to_tensor(self._array, dtype=dtype)
 
 

@@ -1,7 +1,10 @@
-"""The vocabulary that a Keras lookup layer has learned by ``adapt``: state that stock TensorFlow keeps in no checkpoint.
+"""What a Keras layer has learned by ``adapt`` and keeps in no variable: state that stock TensorFlow keeps in no checkpoint.
 
-`StringLookup`, `IntegerLookup` and the one inside of `TextVectorization` hold it in a table that is not tracked, because their
-configs and asset files have it. A restore would leave a layer that was not adapted again without its words.
+    vocabulary        of `StringLookup`, `IntegerLookup` and the one inside of `TextVectorization`, which hold it in a table
+    bin_boundaries    of `Discretization`, where it was given a number of bins
+
+None of it is tracked, because Keras has it in configs and asset files. A restore would leave a layer that was not adapted again
+without its words.
 """
 
 from __future__ import annotations
@@ -40,12 +43,35 @@ class Vocabulary:
             layer.set_vocabulary(state["words"], state.get("weights"))
 
 
-_KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary] = weakref.WeakKeyDictionary()
+class Boundaries:
+    """The numbers between the bins of one layer, in order; none before it is adapted."""
+
+    def __init__(self, layer: Any) -> None:
+        self._layer = weakref.ref(layer)
+
+    def __openckpt_view__(self) -> View:
+        """Return the view: one piece of state."""
+        view = state_view("bin boundaries", self._state, self._put, self)
+        view.is_optional = True
+        return view
+
+    def _state(self) -> dict[str, Any]:
+        layer: Any = self._layer()
+        return {"boundaries": [float(one) for one in layer.bin_boundaries or ()]}
+
+    def _put(self, state: dict[str, Any]) -> None:
+        layer: Any = self._layer()
+        if state["boundaries"]:
+            layer.bin_boundaries = state["boundaries"]
 
 
-def vocabulary_of(layer: Any) -> Vocabulary:
-    """Return the vocabulary of a lookup layer, always the same object."""
-    known = _KNOWN.get(layer)
-    if known is None:
-        known = _KNOWN[layer] = Vocabulary(layer)
-    return known
+_KNOWN: weakref.WeakKeyDictionary[Any, Vocabulary | Boundaries] = weakref.WeakKeyDictionary()
+
+
+def learned_by(layer: Any) -> tuple[str, Vocabulary | Boundaries] | None:
+    """Return the name and the state of what a layer learns, always the same object; None where there is nothing."""
+    if hasattr(layer, "lookup_table") and callable(getattr(layer, "set_vocabulary", None)):
+        return "vocabulary", _KNOWN.get(layer) or _KNOWN.setdefault(layer, Vocabulary(layer))
+    if hasattr(layer, "bin_boundaries") and getattr(layer, "num_bins", None) is not None:
+        return "bin_boundaries", _KNOWN.get(layer) or _KNOWN.setdefault(layer, Boundaries(layer))
+    return None
