@@ -24,7 +24,8 @@ from contextlib import suppress
 from functools import partial
 from types import TracebackType
 
-from openckpt.errors import ConflictError, warn
+from openckpt.errors import ConflictError
+from openckpt.storage.directories import Directories
 from openckpt.storage.pending import PendingFile, attempt, doing, has_no_links, settle_all
 from openckpt.storage.reading import FileStat
 from openckpt.storage.sweeping import Settle, sweep
@@ -64,21 +65,20 @@ class Commit:
         self.stem = stem
         self._store = store
         self._durable = durability == "power-loss"
-        self._held: Durability = durability
+        self._directories = Directories(store, durability)
         self._settle = settle
         self._lock: OutputFile | None = None
         self._files: list[PendingFile] = []
         self._temporary: dict[str, None] = {}
         self._numbers = 0
         self._undo: list[Callable[[], None]] = []
-        self._made: list[str] = []
         self._retiring = False  # interrupted in it, the lock stays, whose note says what is left
         self._process: int | None = None
 
     @property
     def durability(self) -> Durability:
         """What holds so far: less than asked for where the file system refused to sync a directory."""
-        return self._held
+        return self._directories.durability
 
     def __enter__(self) -> Commit:
         self._process = os.getpid()
@@ -154,7 +154,7 @@ class Commit:
             self._adopt(source, self._path(name))
         for source, name in (linked or {}).items():
             self._adopt(source, self._path(name), movable=False)
-        self._sync_directory()
+        self._directories.sync(self.directory)
 
     def _rename_new(self, source: str, path: str, undo: Callable[[], None]) -> None:
         # Noted before it is done, here and below: a Ctrl-C may come between the two.
@@ -268,56 +268,13 @@ class Commit:
     def _enter_directory(self) -> OutputFile:
         """Return the lock of the stem in the directory, which is made where it is not there."""
         for last in (False, False, True):
-            self._make_directories()
+            self._directories.make(self.directory)
             try:
                 return take_lock(self._store, self.directory, self.stem, wait=self._wait)
             except FileNotFoundError:
                 if last:
                     raise  # else: another save had made it too, failed, and took it away again
         raise AssertionError("the last attempt returns or raises")
-
-    def _make_directories(self) -> None:
-        missing = []
-        directory = self.directory.rstrip("/")
-        while directory and self._stat(directory) is None:
-            missing.append(directory)
-            directory = self._store.split(directory)[0].rstrip("/")
-        if directory and self._durable:
-            self._sync_name_of(directory)
-        for path in reversed(missing):
-            try:
-                with doing("mkdir", path):
-                    self._store.make_directory(path)
-            except FileExistsError:
-                pass  # another writer was faster, and may die before it syncs
-            else:
-                self._made.append(path)
-            self._sync_directory(self._store.split(path)[0])
-
-    def _sync_name_of(self, directory: str) -> None:
-        """Sync the name of a directory that is there: whoever made it may have died before that.
-
-        Not those above it: a chain of directories that another program has just made is that program's to sync.
-        """
-        parent = self._store.split(directory)[0]
-        try:
-            with doing("sync of the directory", parent or "."):
-                self._store.sync_directory(parent)
-        except PermissionError:
-            pass  # nobody of this user's can have made it
-
-    def _sync_directory(self, directory: str | None = None) -> None:
-        path = self.directory if directory is None else directory
-        if not self._durable:
-            return
-        with doing("sync of the directory", path or "."):
-            synced = self._store.sync_directory(path)
-        if not synced and self._held == "power-loss":
-            self._held = "process-crash"
-            warn(
-                f"{path or '.'}: this file system cannot sync a directory, so the save survives a crash of the program but "
-                "perhaps not a power cut; the result's durability says so"
-            )
 
     def _stat(self, path: str) -> FileStat | None:
         with doing("stat", path):
@@ -368,7 +325,7 @@ class Commit:
         with doing("rename", path):
             self._store.rename(temporary, path)
         self._temporary.pop(temporary)
-        self._sync_directory()
+        self._directories.sync(self.directory)
 
     # -- the end ------------------------------------------------------------------------------------------------------
 
@@ -381,8 +338,7 @@ class Commit:
                 "the next save in this directory sweeps what is left"
             )
         self._clean(remove_lock=not self._undo and not self._retiring)
-        for path in reversed(self._made):
-            attempt(self._store.remove_directory, path)  # only where it is empty
+        self._directories.remove_made()
 
     def _undo_to(self, steps: int) -> None:
         while len(self._undo) > steps:
