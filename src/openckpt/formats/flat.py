@@ -51,7 +51,7 @@ class FlatReader(ListedTensors):
     def __init__(self, path: str, sources: Sequence[ByteSource], limits: Limits = DEFAULT_LIMITS) -> None:
         self.path = path
         self._limits = limits
-        self._sources = tuple(sources)
+        self._sources = list(sources)
         self._specs: dict[str, TensorSpec] = {}
         self._runs: dict[str, Run] = {}
         self._maps: dict[int, memoryview | None] = {}

@@ -12,6 +12,8 @@ from __future__ import annotations
 import ast
 import re
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
 from math import prod
 from typing import Any, Literal
 
@@ -22,7 +24,10 @@ MAGIC = b"\x93NUMPY"
 HEADER_CAP = 65_536
 """Longest header: NumPy's own loader refuses more than 10,000 characters without being asked."""
 
+_SHORT = 512  # bytes of a header that is remembered
 _DEPTH = 16
+_BRACKET = re.compile(r"[\[\](){}]")
+_STEPS = {**dict.fromkeys("([{", 1), **dict.fromkeys(")]}", -1)}
 _TEXT = re.compile(r"'[^'\\\n]*'|\"[^\"\\\n]*\"")
 _OTHER = re.compile(r"(?:[\s{}\[\](),:]|\d{1,19}L?(?!\d)|True|False|None)*")
 _DESCR = re.compile(r"([<>|=])([a-zA-Z?])(\d{0,9})(\[[^\]]*\])?")
@@ -121,25 +126,32 @@ def _bad(where: Where, message: str) -> CorruptionError:
 
 def _literal(data: bytes, where: Where) -> Any:
     try:
+        return (_known if len(data) <= _SHORT else _evaluate)(data)
+    except ValueError as error:
+        raise _bad(where, str(error)) from None
+
+
+def _evaluate(data: bytes) -> Any:
+    """Return the dict; raises ValueError with the reason why it is none."""
+    try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         text = data.decode("latin-1")  # versions 1 and 2
     bare = _TEXT.sub("", text)
     if not _OTHER.fullmatch(bare):
-        raise _bad(where, "the header holds more than names, numbers and brackets")
-    depth = most = 0
-    for char in bare:
-        depth += (char in "([{") - (char in ")]}")
-        most = max(most, depth)
-    if most > _DEPTH:
-        raise _bad(where, "the header is nested too deeply")
+        raise ValueError("the header holds more than names, numbers and brackets")
+    if max(accumulate(_STEPS[bracket] for bracket in _BRACKET.findall(bare)), default=0) > _DEPTH:
+        raise ValueError("the header is nested too deeply")
     # Python 2 wrote sizes as 10L
     if "L" in bare:
         text = re.sub(r"(?<=\d)L", "", text)
     try:
         return ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise _bad(where, "the header is not a Python dict") from None
+        raise ValueError("the header is not a Python dict") from None
+
+
+_known = lru_cache(maxsize=256)(_evaluate)  # the members of one file have few types and shapes
 
 
 def _parse_descr(descr: Any, where: Where) -> tuple[str, Sort, int, bool]:

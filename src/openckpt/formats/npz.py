@@ -75,9 +75,7 @@ class NpzReader(FlatReader):
         self._headers[key] = header
         self._specs[key] = TensorSpec(header.dtype, header.shape, header.nbytes if _has_size(header) else None)
         if header.sort == "number":
-            self._sources = (*self._sources, member)
-            place = len(self._sources) - 1
-            self._runs[key] = Run(place, header.data_offset, header.nbytes, header.big_endian, header.fortran)
+            self._place(key, header, member)
 
     def _add_missing(self, name: str, carried: Carried) -> None:
         """Take in a tensor of which ``openckpt.json`` speaks and whose member is not there."""
@@ -97,12 +95,16 @@ class NpzReader(FlatReader):
         self._specs[key] = TensorSpec(carried.dtype, carried.shape, header.nbytes)
         if stored == "string":
             return
-        self._sources = (*self._sources, self._members[key])
         if is_same_bytes(carried.dtype):
-            place = len(self._sources) - 1
-            self._runs[key] = Run(place, header.data_offset, header.nbytes, header.big_endian, header.fortran)
+            self._place(key, header, self._members[key])
         else:
+            self._sources.append(self._members[key])
             self._carried[key] = carried
+
+    def _place(self, key: str, header: NpyHeader, member: ByteSource) -> None:
+        """Note where the elements of a tensor lie that are its bytes."""
+        self._runs[key] = Run(len(self._sources), header.data_offset, header.nbytes, header.big_endian, header.fortran)
+        self._sources.append(member)
 
     def _check_strings(self, header: NpyHeader, where: Where) -> None:
         """Bound what strings cost as Python objects: an element may be one packed bit in the file, or nothing at all."""
