@@ -227,6 +227,20 @@ def test_a_value_that_changes_behind_its_write_is_written_by_the_next_save(tmp_p
     assert stored(saved)["state/w"] == [1.0] * 300
 
 
+def test_no_step_has_more_than_eight_data_files(tmp_path: Path) -> None:
+    """Each is a file to open for every reader: of more, what lies in the one that holds the least is written again."""
+    state = {f"t{number:02}": np.zeros(1000 + 10 * number) for number in range(14)}
+    checkpoint = Checkpoint(state=state)
+    counts = []
+    for number in range(14):
+        saved = checkpoint.save(tmp_path / "ckpt", delta=True)
+        counts.append(len(list(tmp_path.glob(f"{Path(saved).name}.data*"))))
+        assert bool(saved.linked_nbytes) == (number > 0)
+        state[f"t{number:02}"] += 1
+    assert counts[:9] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
+    assert max(counts) == 8
+
+
 def test_overwriting_links_the_files_that_it_replaces(tmp_path: Path) -> None:
     """`write` under one name: their old names go, their bytes stay."""
     program = Program()
