@@ -7,11 +7,13 @@ What differs from TensorFlow's on purpose stands in docs/reference/if-you-know-t
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
+import posixpath
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from typing import Any, Literal, SupportsFloat, SupportsInt, TypeAlias, TypedDict, Unpack, overload
+from typing import Any, Literal, SupportsFloat, SupportsIndex, SupportsInt, TypeAlias, TypedDict, Unpack, overload
 
 from openckpt.errors import CorruptionError, PathNotFoundError, warn
 from openckpt.formats.names import step_of
@@ -26,6 +28,7 @@ from openckpt.training.retention import Mode, Policy, Retention, SavedStep, best
 from openckpt.training.run import Run
 from openckpt.training.saves import Target
 from openckpt.writing import SavedPath
+from openckpt.writing.keys import refuse_url
 from openckpt.writing.manifests import ManifestUpdate
 
 StepCounter: TypeAlias = SupportsInt | Callable[[], SupportsInt] | str
@@ -56,7 +59,7 @@ class CheckpointManager:
         max_to_keep: how many of the newest steps stay; None keeps all.
         keep_checkpoint_every_n_hours: a step that is about to go is kept for good when it is that much later than the last
             one that was.
-        checkpoint_name: files are called ``DIRECTORY/NAME-<number>``; it may contain ``/``.
+        checkpoint_name: files are called ``DIRECTORY/NAME-<number>``; it may contain ``/``, and not lead out of the directory.
         step_counter: the training step: a variable, a function, or the name of a child of the Checkpoint that is a number.
         checkpoint_interval: steps between two saves; `save` returns None until then.
         init_fn: called by `restore_or_initialize` where there is no checkpoint.
@@ -65,7 +68,8 @@ class CheckpointManager:
         mode: whether a low (``"min"``) or a high (``"max"``) value is good.
         keep_best: how many of the best.
         keep_every_n_steps: steps that are multiples of it are kept for good.
-        policy: a function from all listed steps (`SavedStep`, oldest first) to the paths that stay beside the others.
+        policy: a function from all listed steps (`SavedStep`, oldest first) to those, or their paths, that stay beside the
+            others. What it raises `save` raises, after the step is saved; nothing is removed then.
         config: see `Checkpoint`; for one that was made without.
         is_primary: whether this process writes; None asks torchrun, JAX or mpirun, and where none of them runs it does.
         delta: see `Checkpoint.save`: steps share what has not changed, and each may go by itself.
@@ -75,7 +79,9 @@ class CheckpointManager:
         store: where to write; the local disk when not given.
 
     Raises:
-        ValueError: a number that is not positive, or an interval without a counter.
+        ValueError: a number that is not positive, an interval without a counter, a name that leads out of the directory.
+        TypeError: ``checkpoint`` is none of openckpt's.
+        UnsupportedError: the directory is a URL (``writing.prefix``).
         OSError: the system refused to say what is in the directory.
     """
 
@@ -104,8 +110,13 @@ class CheckpointManager:
         clock: Callable[[], float] = time.time,
         store: WritableStore | None = None,
     ) -> None:
+        given: object = checkpoint
+        if not isinstance(given, Checkpoint):
+            kind = f"{type(given).__module__}.{type(given).__name__}"
+            raise TypeError(f"a CheckpointManager saves an openckpt.Checkpoint, not a {kind}")
         if checkpoint_interval is not None and step_counter is None:
             raise ValueError("checkpoint_interval counts steps: it needs a step_counter")
+        checkpoint_name = _checked_name(checkpoint_name)
         self._rules = Retention(
             max_to_keep, keep_checkpoint_every_n_hours or None, keep_every_n_steps, best, mode, keep_best, policy
         )
@@ -114,6 +125,7 @@ class CheckpointManager:
         if config is not None:
             checkpoint._config = dataclasses.replace(checkpoint._config, made_from=config)
         self._directory = os.fsdecode(directory)
+        refuse_url(self._store, self._directory)
         self._prefix = self._store.join(self._directory, checkpoint_name)
         self._counter = step_counter
         self._interval = checkpoint_interval
@@ -288,20 +300,22 @@ class CheckpointManager:
                 self._last_step = last_step
             raise
 
-    def pin(self, checkpoint: str | os.PathLike[str] | int) -> None:
+    def pin(self, checkpoint: str | os.PathLike[str] | SupportsIndex) -> None:
         """Keep a checkpoint for good, given by its path or its number: no manager ever removes it.
 
         Raises:
             PathNotFoundError: it is not there, or not whole (``training.no-such-step``).
             ConflictError, OSError: as `save`.
         """
-        path = f"{self._prefix}-{checkpoint}" if isinstance(checkpoint, int) else os.fsdecode(checkpoint)
+        if isinstance(checkpoint, SupportsIndex):
+            path = f"{self._prefix}-{operator.index(checkpoint)}"
+        else:
+            path = os.fsdecode(checkpoint)
         self._checkpoint._saves.saving.wait()
         why = why_not_whole(self._store, path)
         if why:
             raise PathNotFoundError("training.no-such-step", path, f"this checkpoint cannot be kept: {why}")
-        if path in self._run.steps:  # what is not listed nobody removes
-            self._run.pin(path)
+        self._run.pin(path)
 
     def sync(self, timeout: float | None = None) -> None:
         """Return when no save is under way; see `Checkpoint.sync`."""
@@ -365,3 +379,11 @@ class CheckpointManager:
         nbytes = size_of(self._store, step.path) if rules.policy else 0
         number = step_of(step.path) if note.step is None else note.step
         return dataclasses.replace(step, step=number, metrics=note.metrics, nbytes=nbytes)
+
+
+def _checked_name(name: str) -> str:
+    """Return the name of a run's checkpoints in the one way in which it can be spelled."""
+    found = posixpath.normpath(name)
+    if found.startswith(("/", "../")) or name.endswith("/") or found in (".", ".."):
+        raise ValueError(f"checkpoint_name is a name in the manager's directory, maybe below it, not {name!r}")
+    return found

@@ -12,6 +12,7 @@ from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.binding import bind
 from openckpt.training.restoring import batches_of, check_values
 from openckpt.training.stored import graph_of
+from openckpt.writing.keys import refuse_url
 from openckpt.writing.place import settle_dead
 
 if TYPE_CHECKING:
@@ -151,8 +152,10 @@ def preflight(
 
     Raises:
         ConflictError: another program does the same there now (``commit.locked``).
+        UnsupportedError: the directory is a URL (``writing.prefix``).
         OSError: a save would fail with it: there is no room (ENOSPC), no permission; a note names the call.
     """
+    refuse_url(store, directory)
     found: Preflight | None = None
     try:
         with Commit(store, directory, _STEM, durability=durability, settle=settle_dead) as commit:

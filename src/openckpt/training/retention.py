@@ -11,6 +11,8 @@ With no more than `max_to_keep` and `every_n_hours` this is TensorFlow's rule to
 from __future__ import annotations
 
 import math
+import operator
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -37,8 +39,8 @@ class SavedStep:
     nbytes: int = 0
 
 
-Policy: TypeAlias = Callable[[Sequence[SavedStep]], Iterable[str]]
-"""From all steps in the list, oldest first, to the paths that stay beside those that the other rules keep."""
+Policy: TypeAlias = Callable[[Sequence[SavedStep]], Iterable[str | os.PathLike[str] | SavedStep]]
+"""From all steps in the list, oldest first, to those that stay beside what the other rules keep: the steps or their paths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Retention:
     def __post_init__(self) -> None:
         for name in ("max_to_keep", "every_n_steps", "keep_best"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and operator.index(value) <= 0:
                 raise ValueError(f"{name} is a positive number or None, not {value}")
         if self.mode not in ("min", "max"):
             raise ValueError(f"mode is 'min' or 'max', not {self.mode!r}")
@@ -99,12 +101,15 @@ def plan_retention(
         rules: what to keep.
         last_preserved: see `Plan`.
         pinned: paths that are never deleted.
+
+    Raises:
+        Exception: as the caller's policy, with a note; TypeError where it names anything but steps and paths.
     """
     if rules.max_to_keep is None or len(steps) <= rules.max_to_keep:
         return Plan(tuple(steps), (), (), last_preserved)
     held = {step.path for step in best_steps(steps, rules)}
     if rules.policy is not None:
-        held.update(rules.policy(tuple(steps)))
+        held.update(_named_by(rules.policy, steps))
     listed: list[SavedStep] = []
     preserved: list[SavedStep] = []
     deleted: list[SavedStep] = []
@@ -119,6 +124,17 @@ def plan_retention(
         else:
             deleted.append(step)
     return Plan((*listed, *steps[-rules.max_to_keep :]), tuple(preserved), tuple(deleted), last_preserved)
+
+
+def _named_by(policy: Policy, steps: Sequence[SavedStep]) -> list[str]:
+    try:
+        named = policy(tuple(steps))
+        if isinstance(named, (str, bytes)):
+            raise TypeError(f"the policy returned {named!r}, which is one text: it returns steps or paths")
+        return [step.path if isinstance(step, SavedStep) else os.fsdecode(step) for step in named]
+    except Exception as error:
+        error.add_note("the manager's policy was asked which steps stay; none was removed")
+        raise
 
 
 def best_steps(steps: Sequence[SavedStep], rules: Retention) -> list[SavedStep]:

@@ -61,6 +61,7 @@ class Run:
         self._durability: Durability = durability
         self._clock = clock
         self._pinned: set[str] = set()
+        self._is_warned = False
         self._time = 0.0
         now = self.now()
         found = recover(store, directory, name, now)
@@ -150,8 +151,10 @@ class Run:
         self._let_go(self._decide())
 
     def pin(self, path: str) -> None:
-        """Keep a listed step for good."""
-        if path in self._pinned:
+        """Keep a step for good, however its path is spelled; one that is not listed nobody removes."""
+        entry = self._entry(path)
+        path = next((listed for listed in self.steps if self._entry(listed) == entry), "")
+        if not path or path in self._pinned:
             return
         self._pinned.add(path)
         try:
@@ -188,7 +191,16 @@ class Run:
         for path in find_gone(self._store, self._found & self.steps.keys()):
             del self.steps[path]  # by now the save has swept up after the dead
         self._found = set()
-        plan = plan_retention(tuple(self.steps.values()), self._rules, self._last_preserved, self._pinned)
+        steps, best = tuple(self.steps.values()), self._rules.best
+        plan = plan_retention(steps, self._rules, self._last_preserved, self._pinned)
+        if (
+            plan.deleted
+            and best is not None
+            and not self._is_warned
+            and not any(best in step.metrics for step in steps)
+        ):
+            self._is_warned = True
+            warn(f"no step has the metric {best!r}, so none is kept for it: save(metrics={{{best!r}: ...}})")
         self._last_preserved = plan.last_preserved
         for step in plan.preserved:
             del self.steps[step.path]

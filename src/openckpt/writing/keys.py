@@ -113,9 +113,13 @@ def split_prefix(store: WritableStore, prefix: str) -> tuple[str, str]:
     return directory, stem
 
 
+_PATH_OF_URL = re.compile(r"(s3|gs|gcs|az|abfss?|adl|r2|oss|hdfs|hf|https?)://?")
+"""what `pathlib` makes of a URL: one slash of the two"""
+
+
 def refuse_url(store: WritableStore, path: str, *, code: str = "writing.prefix") -> None:
     """Raise UnsupportedError where a path on the local disk is a URL."""
-    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path)
+    scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) or _PATH_OF_URL.match(path)
     if scheme is not None and isinstance(store, LocalStore):
         # As a path it would be a directory "s3:" on the disk of a machine that may be gone tomorrow.
         message = f"this is a URL ({scheme[0]}), and openckpt writes to the disks of this machine"
