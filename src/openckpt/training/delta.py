@@ -37,7 +37,8 @@ _MOST_FILES = 8
 """of one step, those that it writes among them: each is a file to open for every reader"""
 _LEAST_SHARE = 16
 """What stays gets a file of its own where it is this part of a full save, or more: else the file costs more than it saves."""
-_GONE = frozenset((errno.ENOENT, errno.EXDEV))
+_OF_THE_FILE = frozenset((errno.ENOENT, errno.EXDEV, errno.EMLINK))
+"""why one file gets no link: it is gone, lies on another disk, has too many names; else the disk has none"""
 
 
 class _Known(NamedTuple):
@@ -105,6 +106,8 @@ class Delta:
         self._base: _Base | None = None
         self._believed: frozenset[str] = frozenset()
         """keys that the program has declared frozen at the last delta save, and at the beginning of every save since"""
+        self._linkless: dict[tuple[WritableStore, str], str] = {}
+        """directories on a disk without hard links, and what it said"""
 
     def forget(self) -> None:
         """Make the next save a full one: the program got its values from somewhere else."""
@@ -167,14 +170,17 @@ class Delta:
             writer.result.why_full = links.why_none
             return writer.result
 
-        links = work.plan()
+        place = disk, disk.split(path)[0]
+        links = work.plan() if place not in self._linkless else _Links((), self._linkless[place])
         if links.files:
             try:
                 return write(links)
             except OSError as error:
-                if not has_no_links(error) and error.errno not in _GONE:
+                if not has_no_links(error) and error.errno not in _OF_THE_FILE:
                     raise
                 links = _Links((), f"the system refused a hard link: {error.strerror}")
+                if error.errno not in _OF_THE_FILE:
+                    self._linkless[place] = links.why_none
         return write(links)
 
 

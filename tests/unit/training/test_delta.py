@@ -141,6 +141,24 @@ def test_without_links_a_save_is_full_and_says_so(tmp_path: Path, code: int) -> 
     assert stored(second).items() >= program.values().items() <= stored(first).items()
 
 
+@pytest.mark.parametrize(
+    ("code", "again"), [(errno.EPERM, 0), (errno.EOPNOTSUPP, 0), (errno.EMLINK, 1), (errno.EXDEV, 1)]
+)
+def test_a_disk_without_links_is_tried_once(tmp_path: Path, code: int, again: int) -> None:
+    """Later saves there write everything once, not a part of it in vain first; one file that has too many names is another matter."""
+    program, store = Program(), NoLinks(code)
+    for _ in range(2):
+        program.save(tmp_path, store=store)
+    before = sum(call.name == "link" and ".data-" in call.path for call in store.calls)
+    third = program.save(tmp_path, store=store)
+    tried = sum(call.name == "link" and ".data-" in call.path for call in store.calls)
+    assert tried - before == again
+    assert "hard link" in third.why_full
+    assert program.values().items() <= stored(third).items()
+    elsewhere = [program.save(tmp_path / "other") for _ in range(2)]
+    assert elsewhere[1].linked_nbytes
+
+
 def test_files_that_are_gone_or_others_are_not_linked(tmp_path: Path) -> None:
     """Whatever has their names now."""
     program = Program()
