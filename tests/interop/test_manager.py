@@ -75,7 +75,7 @@ def name_of(path: str | None) -> str | None:
 
 def on_disk(directory: Path) -> tuple[bytes, set[str], set[str]]:
     """Return the manifest, and the prefixes that have an index, and those that have data."""
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    names = [path.relative_to(directory).as_posix() for path in directory.rglob("*")] if directory.is_dir() else []
     assert not [name for name in names if "openckpt" in name]
     manifest = (directory / "checkpoint").read_bytes() if "checkpoint" in names else b""
     return (
@@ -95,13 +95,29 @@ EVENTS = st.one_of(
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.booleans(), KEEP, HOURS, st.lists(EVENTS, min_size=3, max_size=14), st.data())
+@given(
+    st.booleans(),
+    KEEP,
+    HOURS,
+    st.sampled_from(["ckpt", "below/it/ckpt"]),
+    st.lists(EVENTS, min_size=3, max_size=14),
+    st.data(),
+)
 def test_random_schedules_leave_what_tensorflow_leaves(
-    tf: Any, clock: Clock, numbered: bool, keep: int | None, hours: float | None, events: list[Any], data: st.DataObject
+    tf: Any,
+    clock: Clock,
+    numbered: bool,
+    keep: int | None,
+    hours: float | None,
+    name: str,
+    events: list[Any],
+    data: st.DataObject,
 ) -> None:
     """Saves at any distance, restarts with other rules, numbers of the caller's with repetitions, directories exchanged."""
     with tempfile.TemporaryDirectory() as root:
-        sides = Sides(tf, Path(root), clock, max_to_keep=keep, keep_checkpoint_every_n_hours=hours)
+        sides = Sides(
+            tf, Path(root), clock, max_to_keep=keep, keep_checkpoint_every_n_hours=hours, checkpoint_name=name
+        )
         step, since_restart = 0, list[int]()
         for what, how in events:
             clock.now += how if what == "save" else 1.0
