@@ -25,8 +25,8 @@ CODES: dict[str, Code] = {
     ),
     "training.no-value": Code(
         "error",
-        "A meta tensor, a jax.ShapeDtypeStruct: an abstract object has a shape and a type, and no values to save.",
-        "restore a checkpoint into it first, or build the program without abstract objects",
+        "A meta tensor, a jax.ShapeDtypeStruct, a donated JAX array: it has a shape and a type, and no values to save.",
+        "restore a checkpoint into it first, or give the Checkpoint what has values: ckpt.state = new_state after a step",
     ),
     "training.parameter-elsewhere": Code(
         "error",

@@ -1,6 +1,6 @@
 """JAX arrays and NumPy arrays: copies both ways, because a JAX array never changes.
 
-jax.Array            gathered to the host; a new array takes its place, with its sharding
+jax.Array            gathered to the host; a new array takes its place, with its sharding; a donated one is a target still
 key array            the data of the keys, and the name of their implementation
 ShapeDtypeStruct     a target without values: a restore puts an array there, sharded as it says
 """
@@ -29,15 +29,20 @@ def is_array(value: object) -> bool:
     return isinstance(value, (jax.Array, jax.ShapeDtypeStruct))
 
 
+_GONE = "this array was donated or deleted: its values are gone; save what the step returned"
+
+
 def why_not_stored(value: Any) -> str:
     """Return what keeps an array out of a checkpoint, in words; "" where nothing does."""
+    return why_no_place(value) or (_GONE if isinstance(value, jax.Array) and value.is_deleted() else "")
+
+
+def why_no_place(value: Any) -> str:
+    """Return why an array can be neither saved nor restored, in words; "" where it can."""
     if isinstance(value, jax.core.Tracer):
         return "a traced value cannot be saved: it has none before the traced function runs; save outside of it"
-    if isinstance(value, jax.Array):
-        if value.is_deleted():
-            return "this array was donated or deleted: its values are gone; save what the step returned"
-        if not value.is_fully_addressable:
-            return "an array that spans several processes cannot be saved as it is: this process has only a part of it"
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        return "an array that spans several processes cannot be saved as it is: this process has only a part of it"
     if not is_key(value) and dtype_of_numpy(value.dtype) is None:
         return f"an array of type {value.dtype} cannot be saved: no checkpoint holds such values"
     return ""
@@ -60,7 +65,7 @@ def from_array(array: Array) -> Any:
 
 def array_view(value: Any) -> View:
     """Return the view of an array, of keys or of something that stands for either."""
-    why = why_not_stored(value)
+    why = why_no_place(value)
     if why:
         return View("JAX array", refused=why)
     return _keys(value) if is_key(value) else View("JAX array", leaves=(JaxLeaf(value),))
@@ -81,19 +86,19 @@ class JaxLeaf:
 
     @property
     def is_to_come(self) -> bool:
-        """Whether it stands for an array that a restore makes."""
-        return not isinstance(self._array, jax.Array)
+        """Whether it stands for an array that a restore makes: its memory is not there, or not any more."""
+        return not _has_values(self._array)
 
     def spec(self) -> TensorSpec | None:
         """Return its spec."""
         dtype = dtype_of_numpy(self._array.dtype)
-        assert dtype is not None  # `why_not_stored` has looked
+        assert dtype is not None  # `why_no_place` has looked
         return TensorSpec(dtype.name, tuple(self._array.shape), self._array.size * dtype.itemsize)
 
     def value(self) -> Any:
         """Return the values on the host; raises UnsupportedError where there are none (``training.no-value``)."""
-        if not isinstance(self._array, jax.Array):
-            raise UnsupportedError("training.no-value", Where(""), "a ShapeDtypeStruct has no values to save")
+        if self.is_to_come:
+            raise _no_value(self._array)
         return to_array(self._array)
 
     def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
@@ -101,6 +106,8 @@ class JaxLeaf:
         dtype = self._array.dtype
         if jax.dtypes.canonicalize_dtype(dtype) != dtype:
             return f"JAX would make {jax.dtypes.canonicalize_dtype(dtype)} of {dtype}: switch jax_enable_x64 on"
+        if _is_number(self._array) and stored.shape == () and stored.dtype == _PYTHONS.get(dtype.kind):
+            return None  # a Python number was saved, or the target was made of one
         return refusal_of(self.spec(), stored, cast=cast)
 
     def buffer(self) -> Array | None:
@@ -147,16 +154,31 @@ class RefLeaf:
         return self._ref
 
 
+_PYTHONS = {"i": "int64", "f": "float64", "c": "complex128"}
+"""kind of number -> Python's"""
+
+
+def _has_values(value: Any) -> bool:
+    return isinstance(value, jax.Array) and not value.is_deleted()
+
+
+def _no_value(value: Any) -> UnsupportedError:
+    why = _GONE if isinstance(value, jax.Array) else "a ShapeDtypeStruct has no values to save"
+    return UnsupportedError("training.no-value", Where(""), why)
+
+
+def _is_number(like: Any) -> bool:
+    """Return whether this was made of a Python number, and so stays in any operation what the other side is."""
+    return bool(like.weak_type and not like.shape)
+
+
 def _placed(value: Any, like: Any) -> Any:
     """Return values as an array on the devices of ``like``, in memory of its own, which can be donated."""
-    sharding = like.sharding
-    if isinstance(like, jax.Array):
-        if like.weak_type and not like.shape:
-            weak = jax.numpy.asarray(value.item())  # of a Python number: other types win over it, as before
-            if weak.dtype == like.dtype:
-                return weak
-        if not like.committed:
-            sharding = None
+    if _is_number(like):
+        weak = jax.numpy.asarray(value.item())
+        if weak.dtype == like.dtype:
+            return weak
+    sharding = None if isinstance(like, jax.Array) and not like.committed else like.sharding
     # The memory of the value is used again: JAX copies while we go on, and on the CPU device_put may not copy at all.
     if sharding is None:
         return jax.numpy.array(value).block_until_ready()
@@ -169,7 +191,7 @@ def _keys(keys: Any) -> View:
     """Return the view of random keys: in a checkpoint they are numbers and the name of who makes numbers of them."""
     kind = keys.dtype._impl  # JAX says it publicly of arrays only, not of what stands for one
     shape = (*keys.shape, *kind.key_shape)
-    is_real = isinstance(keys, jax.Array)
+    is_real = _has_values(keys)
     data = np.asarray(jax.random.key_data(keys)) if is_real else np.zeros(0, np.uint32)
     text, arrays = encode_state({"impl": kind.name, "data": data}, Where("", "random keys"))
 
@@ -186,19 +208,23 @@ def _keys(keys: Any) -> View:
     def absorb(stored: bytes, found: Mapping[str, Array]) -> object:
         decode_state(stored, found, Where("", "random keys"))
         new = jax.random.wrap_key_data(jax.numpy.array(found["data"]), impl=kind.name)
-        is_placed = keys.sharding is not None and (not is_real or keys.committed)
+        is_placed = keys.sharding is not None and (not isinstance(keys, jax.Array) or keys.committed)
         return jax.device_put(new, keys.sharding) if is_placed else new
 
     children = [Child(name, Bare(array)) for name, array in arrays.items()]
-    leaf = StateLeaf(text) if is_real else _NoKeys(text)
+    leaf = StateLeaf(text) if is_real else _NoKeys(keys)
     return View("random keys", children, leaves=(leaf,), absorb=absorb, examine=examine)
 
 
 class _NoKeys(StateLeaf):
     """Stands for keys that are to come."""
 
-    __slots__ = ()
+    __slots__ = ("_keys",)
+
+    def __init__(self, keys: Any) -> None:
+        super().__init__(b"")
+        self._keys = keys
 
     def value(self) -> Any:
         """Raise UnsupportedError (``training.no-value``)."""
-        raise UnsupportedError("training.no-value", Where(""), "a ShapeDtypeStruct has no keys to save")
+        raise _no_value(self._keys)
