@@ -135,6 +135,29 @@ def test_an_optimizer_that_compile_brings(keras: Any, waiting: Any, tmp_path: Pa
     status.assert_existing_objects_matched()
 
 
+def test_metrics_that_are_not_made_yet_are_not_missed(keras: Any, waiting: Any, tmp_path: Path) -> None:
+    """Keras makes them in the first step of a training: until then `assert_consumed` holds, as with stock TensorFlow."""
+
+    def make() -> Any:
+        keras.utils.clear_session()
+        model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(2)])
+        model.compile("sgd", "mse", metrics=["mae"])
+        model.optimizer.build(model.trainable_variables)
+        return model
+
+    trained, model = make(), make()
+    trained.train_on_batch(waiting.models.X, waiting.models.Y)
+    totals = [float(variable) for variable in trained.metrics_variables]
+    status = Checkpoint(model=model).read(Checkpoint(model=trained).write(tmp_path / "ckpt"))
+    status.assert_consumed()
+    assert status.report.waiting == 1
+
+    model._symbolic_build(data_batch=(waiting.models.X, waiting.models.Y))
+
+    assert [float(variable) for variable in model.metrics_variables] == totals
+    assert status.assert_consumed().report.waiting == 0
+
+
 def test_another_size_is_refused_when_it_is_built(keras: Any, waiting: Any, tmp_path: Path) -> None:
     """By name, and once: the program may go on with what it made."""
     model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dense(3)])

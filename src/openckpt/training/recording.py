@@ -103,7 +103,11 @@ def _record(
                     continue  # stock TensorFlow restores nothing from a graph that names a key that is not there
                 key = keys[leaf] = f"{prefix}{paths[node]}/{ATTRIBUTES}/{escape_name(leaf.attribute)}{suffix}"
                 leaves[key] = leaf
-            own.setdefault(leaf.attribute, Attribute(leaf.attribute, leaf.full_name, key.removesuffix(suffix)))
+            # Nothing is missing where a program is restored before it has made its metrics, as with stock TensorFlow's files.
+            optional = bool(prefix) and node.is_optional
+            own.setdefault(
+                leaf.attribute, Attribute(leaf.attribute, leaf.full_name, key.removesuffix(suffix), optional)
+            )
         attributes.append(tuple(own.values()))
     edges = [tuple(Child(ids[child], name) for name, child in children(node)) for node in nodes]
     edges += [()] * (len(order) - len(nodes))
