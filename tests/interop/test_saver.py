@@ -221,3 +221,42 @@ def test_init_from_checkpoint_assigns_what_tensorflow_assigns(tf: Any, tmp_path:
     assert {name: value.tolist() for name, value in theirs.items()} == {
         name: value.tolist() for name, value in ours.items()
     }
+
+
+PAIRS_OF_PARTS: tuple[dict[str, str], ...] = (
+    {"s/": "s/"}, {"/": "/"}, {"s/w": "s/w"}, {"s/w/": "s/w/"}, {"s/w": "s/w/part_0"}, {"turned": "s/w"}, {"s/b": "s/w"},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", [(2, 1), (4, 1), (1, 3)], ids=str)
+@pytest.mark.parametrize("pairs", PAIRS_OF_PARTS, ids=str)
+def test_partitioned_variables_get_what_tensorflow_gives_them(
+    tf: Any, tmp_path: Path, pairs: dict[str, str], cut: tuple[int, int]
+) -> None:
+    """By scope, by name, by a scope that is the name; parts of unequal size; the same maps are refused."""
+    whole = np.arange(24, dtype=np.float32).reshape(6, 4)
+    path = Saver({"s/w": whole, "s/b": np.float32(3), "turned": whole.T.copy()}).save(tmp_path / "m")
+    with tf.Graph().as_default():
+        with tf.compat.v1.variable_scope("s"):
+            zeros: dict[str, Any] = {"use_resource": True, "initializer": tf.zeros_initializer()}
+            tf.compat.v1.get_variable("w", (6, 4), partitioner=lambda **_: list(cut), **zeros)
+            tf.compat.v1.get_variable("b", (), **zeros)
+        variables = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
+        ours = {name: np.zeros(variable.shape, np.float32) for name, variable in variables.items()}
+        theirs = None
+        try:
+            tf.compat.v1.train.init_from_checkpoint(path, pairs)
+            with tf.compat.v1.Session() as session:
+                session.run(tf.compat.v1.global_variables_initializer())
+                theirs = session.run(variables)
+        except (ValueError, tf.errors.OpError):
+            pass
+    try:
+        openckpt.init_from_checkpoint(path, pairs, ours)
+    except openckpt.CheckpointError:
+        assert theirs is None
+    else:
+        assert theirs is not None
+        assert {name: value.tolist() for name, value in theirs.items()} == {
+            name: value.tolist() for name, value in ours.items()
+        }

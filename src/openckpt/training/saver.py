@@ -41,7 +41,7 @@ class Saver:
         store: where to write; the local disk when not given.
 
     Raises:
-        ValueError: two variables of one name, or one without.
+        ValueError: no variables, two of one name, or one without.
         UnsupportedError: something in the list is no one variable (``training.no-variable``).
 
     Attributes:
@@ -60,6 +60,8 @@ class Saver:
         clock: Callable[[], float] = time.time,
         store: WritableStore | None = None,
     ) -> None:
+        if not var_list:
+            raise ValueError("there are no variables to save")
         self.variables = var_list if isinstance(var_list, Mapping) else _by_name(var_list)
         live_variables(self.variables).release()  # raises what is wrong with them
         self._max_to_keep = max_to_keep or 0
@@ -77,7 +79,7 @@ class Saver:
     def save(
         self,
         save_path: str | os.PathLike[str],
-        global_step: SupportsInt | None = None,
+        global_step: SupportsInt | str | None = None,
         latest_filename: str | None = None,
         write_state: bool = True,
     ) -> SavedPath:
@@ -85,7 +87,7 @@ class Saver:
 
         Args:
             save_path: front of the name, or the name.
-            global_step: a number, or a variable that holds it.
+            global_step: a number, a variable that holds it, or the name of one of the saver's.
             latest_filename: name of the manifest, ``checkpoint`` when not given.
             write_state: list it in the manifest, and let the oldest go. Without it, it is never removed.
 
@@ -96,11 +98,12 @@ class Saver:
             OSError: the system refused; nothing has changed then.
         """
         manifest = MANIFEST_NAME if latest_filename is None else latest_filename
-        if os.path.split(manifest)[0]:
+        if not manifest or os.path.split(manifest)[0]:
             raise ValueError(f"latest_filename is the name of a file in the checkpoint's directory, not {manifest!r}")
         path = os.fsdecode(save_path)
         if global_step is not None:
-            path += f"-{int(global_step):08d}" if self._pad else f"-{int(global_step)}"
+            step = self._step_of(global_step)
+            path += f"-{step:08d}" if self._pad else f"-{step}"
         elif self._store.split(path)[1] == manifest:
             raise ValueError(f"the checkpoint {path!r} would have the name of the manifest")
         kept, going = self._recorded(path, self._clock())
@@ -114,6 +117,12 @@ class Saver:
             self._last = kept
             self._let_go(going)
         return saved
+
+    def _step_of(self, given: SupportsInt | str) -> int:
+        number: Any = given
+        if isinstance(given, str):  # TensorFlow's names of values end with ":0"
+            number = self.variables.get(given.removesuffix(":0"), given)
+        return int(number)
 
     def _write(self, path: str, manifest: str, state: bytes | None) -> SavedPath:
         in_commit = state is not None and manifest == MANIFEST_NAME
@@ -141,7 +150,9 @@ class Saver:
 
     def _recorded(self, path: str, now: float) -> tuple[list[tuple[str, float]], tuple[str, float] | None]:
         """Return the list with a new checkpoint at its end, and what falls out of it."""
-        kept = [entry for entry in self._last if entry[0] != path]
+        # The same file under another spelling would go as the oldest when it is the newest.
+        own = os.path.abspath(path)
+        kept = [entry for entry in self._last if os.path.abspath(entry[0]) != own]
         kept.append((path, now))
         return (kept[1:], kept[0]) if len(kept) > self._max_to_keep > 0 else (kept, None)
 

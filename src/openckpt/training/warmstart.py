@@ -69,28 +69,28 @@ def init_from_checkpoint(
 def _targets(name: str, target: object, known: Mapping[str, object]) -> list[tuple[str, list[tuple[str, object]]]]:
     """Return ``(stored name, parts by name)`` of one pair of the map."""
     if not isinstance(target, str):
-        parts = target if isinstance(target, (list, tuple)) else [target]
-        return [(name, [(_name_in(known, part, f"{name} ({number})"), part) for number, part in enumerate(parts)])]
+        given = target if isinstance(target, (list, tuple)) else [target]
+        return [(name, [(_name_in(known, part, f"{name} ({number})"), part) for number, part in enumerate(given)])]
     if target in known:
         return [(name, [(target, known[target])])]
-    below = _parts_of(target, known)
-    if below:
-        return [(name, below)]
+    parts = _parts_of(target, known)
+    if parts:
+        return [(name, parts)]
     if not name.endswith("/"):
         raise ValueError(f"{target!r} is no variable, and {name!r} no scope: a scope ends with '/'")
     if target and not target.endswith("/"):  # TensorFlow takes what stands before the last slash, or the root
         raise ValueError(f"{target!r} is no variable, and no scope either: a scope ends with '/'")
     scope = "" if target == "/" else target
     front = "" if name == "/" else name
-    found = {_whole(own)[len(scope) :]: None for own in known if own.startswith(scope)}
-    if not found:
+    below = {_whole(own): None for own in known if own.startswith(scope)}
+    if not below:
         raise ValueError(f"no variable lies below {target!r}")
     return [
-        (
-            front + rest,
-            [(scope + rest, known[scope + rest])] if scope + rest in known else _parts_of(scope + rest, known),
+        (  # without the slash of a scope that is the name of a variable in parts, as in TensorFlow
+            (front + whole[len(scope) :]).removesuffix("/"),
+            [(whole, known[whole])] if whole in known else _parts_of(whole, known),
         )
-        for rest in found
+        for whole in below
     ]
 
 

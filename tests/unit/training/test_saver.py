@@ -281,3 +281,30 @@ def test_an_object_based_checkpoint_restores_by_full_names(tmp_path: Path) -> No
         Saver([other]).restore(path)
     with pytest.raises(ValueError, match="two variables"):
         Saver([other, variable])
+
+
+def test_a_checkpoint_that_is_spelled_in_another_way_is_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the newest would go as the oldest, the moment it is saved."""
+    monkeypatch.chdir(tmp_path)
+    saver = Saver({"w": np.zeros(1)}, max_to_keep=2, durability="process-crash")
+    for path in ("m-1", "m-2", "./m-1"):
+        saver.save(path)
+    assert saver.last_checkpoints == ["m-2", "./m-1"]
+    assert sorted(path.name for path in tmp_path.glob("*.index")) == ["m-1.index", "m-2.index"]
+
+
+@pytest.mark.parametrize("step", ["steps", "steps:0", "7"])
+def test_a_step_may_be_the_name_of_a_variable(step: str, tmp_path: Path) -> None:
+    """As TensorFlow takes the name of a value."""
+    assert Saver({"w": np.zeros(1), "steps": np.array(7)}).save(tmp_path / "m", step) == str(tmp_path / "m-7")
+    with pytest.raises(ValueError):
+        Saver({"w": np.zeros(1)}).save(tmp_path / "m", "steps")
+
+
+def test_a_saver_of_nothing_is_refused() -> None:
+    """As in TensorFlow."""
+    for nothing in ({}, []):
+        with pytest.raises(ValueError):
+            Saver(nothing)
