@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import openckpt
-from openckpt.training.adapters.tensorflow_values import read_variable
+from openckpt.training.adapters.tensorflow_values import read_variable, write_variable
 
 pytestmark = [pytest.mark.interop]
 SHAPE = (200, 10)
@@ -79,6 +79,29 @@ def test_types_that_numpy_lacks_are_read(tf: Any) -> None:
     for name in ("bfloat16", "float16"):
         found = read_variable(tf.Variable(tf.cast([1, 2], name)))
         assert (found.dtype.name, found.astype("f4").tolist()) == (name, [1.0, 2.0])
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16", "float8_e5m2", "int4", "uint16", "int64", "bool", "complex64"])
+def test_a_written_variable_has_memory_of_its_own(tf: Any, name: str) -> None:
+    """TensorFlow would take over an aligned array; what was read is used again for the next value."""
+    dtype = tf.as_dtype(name).as_numpy_dtype
+    raw = np.zeros(64 + 1024 * 16, np.uint8)
+    start = -raw.ctypes.data % 64
+    array = raw[start : start + 1024 * np.dtype(dtype).itemsize].view(dtype)
+    array[:] = np.ones(1024).astype(dtype)
+    variable = tf.Variable(np.zeros(1024).astype(dtype))
+    write_variable(variable, array)
+    array[:] = np.zeros(1024).astype(dtype)
+    assert (read_variable(variable) == np.ones(1024).astype(dtype)).all()
+
+
+def test_variables_of_any_shape_and_of_text_are_written(tf: Any) -> None:
+    """As ``assign`` does."""
+    grown = tf.Variable(np.zeros(2), shape=tf.TensorShape(None))
+    write_variable(grown, np.ones((3, 3)))
+    text = tf.Variable(["a", "b"])
+    write_variable(text, np.array([b"x", b"yz"], object))
+    assert (grown.numpy().tolist(), text.numpy().tolist()) == (np.ones((3, 3)).tolist(), [b"x", b"yz"])
 
 
 @pytest.mark.parametrize("jit", [True, False])

@@ -82,7 +82,7 @@ class VariableLeaf:
         variable = self._variable
         name = str(variable._dtype)  # .dtype is another within an autocast scope
         dtype = BY_NAME[name if _role_of(variable) is None else "int64"]
-        shape = tuple(int(size) for size in variable.shape)
+        shape = tuple(map(int, variable._shape))  # .shape makes a TensorShape on TensorFlow's backend
         nbytes = dtype.itemsize
         for size in shape:
             nbytes *= size

