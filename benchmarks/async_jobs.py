@@ -84,7 +84,7 @@ def _change(framework: str, state: dict[str, Any]) -> None:
 
 def forget_async() -> None:
     """Drop what is kept between calls."""
-    for cached in (_saver, _state, _jax_step):
+    for cached in (_saver, _state, _jax_step, _loop_checkpoint):
         cached.cache_clear()
     gc.collect()
 
@@ -237,37 +237,39 @@ def _step(rounds: int) -> None:
         np.tanh(array, out=array)
 
 
-def step_rounds(seconds: float) -> int:
+@functools.cache
+def _rounds(seconds: float) -> int:
     """How much work takes so long here."""
-    _step(1000)
-    start = time.perf_counter()
-    _step(5000)
-    return round(5000 * seconds / (time.perf_counter() - start))
+    fastest = float("inf")
+    for _ in range(20):
+        start = time.perf_counter()
+        _step(1000)
+        fastest = min(fastest, time.perf_counter() - start)
+    return round(1000 * seconds / fastest)
 
 
-def loop_with_saves(
-    directory: str, rounds: int, steps: int, every: int, nbytes: int, saves: bool, digest: bool = False
-) -> Timed:
-    """Steps of the same work, with an async save in the middle of every so many of them, and the wait for the last one's end.
+@functools.cache
+def _loop_checkpoint(nbytes: int) -> openckpt.Checkpoint:
+    return openckpt.Checkpoint(state=_state("numpy", 64, nbytes))
 
-    In the middle, so that every save has as many steps behind it to end in as in a loop that goes on.
+
+def loop_with_save(directory: str, nbytes: int, steps: int, seconds: float, saves: bool, digest: bool = False) -> Timed:
+    """A piece of a long loop: steps of the same work, and in the middle of them an async save, which the end waits for.
+
+    In the middle, because in a loop that goes on a save has the steps behind it to end in.
     """
-    state = _state("numpy", 64, nbytes)
-    checkpoint = openckpt.Checkpoint(state=state)
+    checkpoint, rounds = _loop_checkpoint(nbytes), _rounds(seconds)
     place = Path(directory) / f"loop-{os.getpid()}"
     place.mkdir()
-    if saves:  # a loop of hours has its first save behind it
-        checkpoint.write(str(place / "ckpt"), blocking=False).result()
     os.sync()
     gc.collect()
     try:
         start = time.perf_counter()
-        handle: Any = None
-        for step in range(1, steps + 1):
+        for step in range(steps):
             _step(rounds)
-            if saves and step % every == every // 2:
+            if saves and step == steps // 2:
                 handle = checkpoint.write(str(place / "ckpt"), blocking=False)
-        if handle is not None:
+        if saves:
             handle.result()
         return [time.perf_counter() - start, ""]
     finally:

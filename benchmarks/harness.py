@@ -162,17 +162,20 @@ Side = tuple[str, Mapping[str, Any]]
 """name of a job and its arguments"""
 
 
-def race(sides: Mapping[str, Side], *, rounds: int, compare: Sequence[str] | None = None) -> dict[str, Sample]:
+def race(
+    sides: Mapping[str, Side], *, rounds: int, compare: Sequence[str] | None = None, together: bool = False
+) -> dict[str, Sample]:
     """Time the jobs of several sides in turns, each side in a worker of its own.
 
     Args:
         sides: label -> job; a job returns ``[seconds, digest]``, and takes ``digest=True`` to compute what it compares by.
         rounds: timed calls per side.
         compare: labels whose digests must be equal; all of them by default.
+        together: all sides in one worker, where they differ by less than two processes do.
     """
-    while len(_IDLE) < len(sides):
+    while len(_IDLE) < (1 if together else len(sides)):
         _IDLE.append(Worker())
-    workers = dict(zip(sides, _IDLE, strict=False))
+    workers = dict.fromkeys(sides, _IDLE[0]) if together else dict(zip(sides, _IDLE, strict=False))
     digests = {
         label: workers[label].call(job, digest=True, **arguments)[1] for label, (job, arguments) in sides.items()
     }
@@ -187,7 +190,7 @@ def race(sides: Mapping[str, Side], *, rounds: int, compare: Sequence[str] | Non
         for label in order:
             job, arguments = sides[label]
             seconds[label].append(workers[label].call(job, **arguments)[0])
-    for worker in workers.values():
+    for worker in set(workers.values()):
         for forget in ("forget", "forget_saved", "forget_trained", "forget_async", "forget_deltas"):
             worker.call(forget)
     return {label: Sample(label, tuple(values), first[label]) for label, values in seconds.items()}
