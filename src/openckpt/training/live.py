@@ -1,7 +1,7 @@
 """The program's side of a checkpoint: the live objects below a root, walked breadth-first as TensorFlow does (formats 6.3).
 
-Every object is a node once, however many ways lead to it; a number or text in a container is a node per place. The walk sees
-all edges; `LiveGraph.stock` is the part that stock TensorFlow tracks, which is everything where a program has neither
+Every object is a node once, however many ways lead to it; a number or text in a container is a node per place, and so is a
+container of JAX arrays (`openckpt.training.places`). The walk sees all edges; `LiveGraph.stock` is the part that stock TensorFlow tracks, which is everything where a program has neither
 TensorFlow's nor Keras's objects in it.
 """
 
@@ -15,6 +15,7 @@ from typing import TypeAlias
 from openckpt.errors import UnsupportedError, Where, with_article
 from openckpt.formats.objectpaths import escape_name, split_path
 from openckpt.training.adapters import view_of
+from openckpt.training.places import apart, is_pytree
 from openckpt.training.tracking import Bare, Leaf, View
 
 Identity: TypeAlias = tuple[int, str]
@@ -107,7 +108,9 @@ class LiveGraph:
     def _add(self, value: object, view: View, parent: tuple[LiveNode, str] | None) -> LiveNode:
         node = LiveNode(len(self.nodes), value, view, parent)
         self.nodes.append(node)
-        self._by_object[id(value)] = node  # the view of its container keeps a Bare alive, so its id stays its own
+        self._by_object.setdefault(
+            id(value), node
+        )  # the view of its container keeps a Bare alive, so its id stays its own
         return node
 
     def _walk(self, node: LiveNode) -> None:
@@ -117,7 +120,10 @@ class LiveGraph:
         names: dict[str, LiveNode] = {}
         for name, value, stock in node.view.children:
             target = self._by_object.get(id(value))
-            if target is None:
+            is_again = target is not None and is_pytree(value, target.view)
+            if is_again and name.isdecimal() and hasattr(node.object, "_fields"):
+                target, is_again = names[node.object._fields[int(name)]], False  # a namedtuple's other name for it
+            if target is None or is_again:
                 view = view_of(value)
                 if view is None or view.refused:
                     why = "" if view is None else view.refused
@@ -128,7 +134,7 @@ class LiveGraph:
                         or f"{with_article(type(value).__name__)} cannot be saved: it is no array, number, text or container, "
                         "and has no state_dict",
                     )
-                target = self._add(value, view, (node, name))
+                target = self._add(value, apart(value, view) if is_again else view, (node, name))
             children.append((name, target, stock))
             names.setdefault(name, target)
         node.children, node.names = children, names

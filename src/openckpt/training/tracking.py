@@ -148,6 +148,8 @@ class View:
     examine: Callable[[bytes, Mapping[str, TensorSpec]], str | None] | None = None
     walked: Callable[[Places], None] | None = None
     refused: str = ""
+    is_value: bool = False
+    """whether nothing in it can change: an array of JAX"""
     is_rebuilt: bool = False
     """whether `replace` makes a new object, which then replaces this one in turn"""
     is_optimizer: bool = False

@@ -126,6 +126,44 @@ def test_one_array_in_two_places_is_two_values(jnp: Any, tmp_path: Path) -> None
     assert ckpt.params.tolist() == [1, 1] and ckpt.target.tolist() == [0, 0]
 
 
+def test_one_tree_in_two_places_is_two_values(jax: Any, jnp: Any, tmp_path: Path) -> None:
+    """As optax's LBFGS and averages of the weights begin: nothing in it can change, so its places count, in both directions."""
+
+    def make(first: float, second: float, *, shared: bool) -> dict[str, Any]:
+        params = {"w": jnp.full(2, first), "in": ({"b": jnp.full(1, first)}, 3)}
+        average = params if shared else jax.tree.map(lambda x: x + second - first, params)
+        return {"params": params, "pair": Moments(average, average), "average": average}
+
+    def numbers(tree: Any) -> Any:
+        return [float(np.asarray(x).flat[0]) for x in jax.tree.leaves(tree)]
+
+    two = Checkpoint(state=make(1, 2, shared=False)).write(tmp_path / "two")
+    one = Checkpoint(state=make(5, 5, shared=True)).write(tmp_path / "one")
+    expected = numbers(make(1, 2, shared=False))
+
+    program = make(0, 0, shared=True)
+    ckpt = Checkpoint(state=program)
+    ckpt.read(two).assert_consumed()
+    assert numbers(ckpt.state) == expected and ckpt.state is program
+    for target in (make(0, 9, shared=False), jax.eval_shape(lambda: make(0, 0, shared=True))):
+        ckpt = Checkpoint(state=target)
+        ckpt.read(one).assert_consumed()
+        assert set(numbers(ckpt.state)) == {5, 3}
+    assert numbers(openckpt.restore(two, like=make(0, 0, shared=True), select="state")) == expected
+
+
+def test_a_dict_of_arrays_beside_a_module_stays_one(jnp: Any, tmp_path: Path) -> None:
+    """What holds a NumPy array as well is an object of the program; so is a dict that holds itself."""
+    shared = {"jax": jnp.ones(1), "numpy": np.ones(1)}
+    ring: dict[str, Any] = {"jax": jnp.ones(1)}
+    ring["ring"] = ring
+    path = Checkpoint(a=shared, b=shared, c=ring, d=[ring]).write(tmp_path / "ckpt")
+    assert keys_of(path) == {"a/jax", "a/numpy", "c/jax"}
+    ckpt = Checkpoint(a=shared, b=shared, c=ring, d=[ring])
+    ckpt.read(path).assert_consumed()
+    assert ckpt.a is ckpt.b is shared and ckpt.c is ckpt.d[0] is ring
+
+
 def test_keys_are_their_data_and_their_implementation(jax: Any, jnp: Any, tmp_path: Path) -> None:
     """Typed keys of any shape come back as keys; raw ones are arrays. Another implementation is refused."""
     saved = {"one": jax.random.key(3), "many": jax.random.split(jax.random.key(4), 5), "rbg": jax.random.key(5, impl="rbg"),

@@ -68,7 +68,7 @@ def array_view(value: Any) -> View:
     why = why_no_place(value)
     if why:
         return View("JAX array", refused=why)
-    return _keys(value) if is_key(value) else View("JAX array", leaves=(JaxLeaf(value),))
+    return _keys(value) if is_key(value) else View("JAX array", leaves=(JaxLeaf(value),), is_value=True)
 
 
 class JaxLeaf:
@@ -213,7 +213,7 @@ def _keys(keys: Any) -> View:
 
     children = [Child(name, Bare(array)) for name, array in arrays.items()]
     leaf = StateLeaf(text) if is_real else _NoKeys(keys)
-    return View("random keys", children, leaves=(leaf,), absorb=absorb, examine=examine)
+    return View("random keys", children, leaves=(leaf,), absorb=absorb, examine=examine, is_value=True)
 
 
 class _NoKeys(StateLeaf):
