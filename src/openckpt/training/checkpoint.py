@@ -313,6 +313,7 @@ class Checkpoint(Program):
                 prove_values(stored, checked)
                 changed = assign_values(stored, checked)
                 self._restored_step = stored.step
+                self._saves.restored(stored.prefix)
                 if binding.deferred or binding.slots:
                     files.pop_all()  # the files stay open as long as something waits for values in them
             live.settle(replace_objects(live, changed))

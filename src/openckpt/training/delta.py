@@ -6,14 +6,14 @@
 
 Each step is a whole checkpoint for every reader, and none needs another one's names. A tensor is unchanged when a 128-bit hash of
 its bytes in memory is that of the bytes that were written, or where the program has declared it frozen, at that save and at every
-one since. A data file is linked while at least half of what it holds still counts, and there are never more than eight.
+one since; or, behind a restore, when its bytes are those of the step that was restored. A data file is linked while at least half of
+what it holds still counts, and there are never more than eight.
 """
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from openckpt.errors import NotFoundError, Where
@@ -24,13 +24,13 @@ from openckpt.storage.disk import DISK
 from openckpt.storage.pending import has_no_links
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.recording import OWN_PREFIX
+from openckpt.training.shareable import DataFile, Known, Shareable, digest_of, find_shareable, nbytes_of
 from openckpt.writing import ByGroup, SavedPath
 from openckpt.writing.announced import Announced
 from openckpt.writing.keys import encode_key
-from openckpt.writing.linking import FileId, LinkedFile, Placed, identify
+from openckpt.writing.linking import LinkedFile, identify
 from openckpt.writing.manifests import ManifestUpdate
 from openckpt.writing.saving import Draft, draft_of
-from openckpt.writing.values import direct_bytes, encode
 from openckpt.writing.writer import CheckpointWriter
 
 _MOST_FILES = 8
@@ -41,34 +41,10 @@ _OF_THE_FILE = frozenset((errno.ENOENT, errno.EXDEV, errno.EMLINK))
 """why one file gets no link: it is gone, lies on another disk, has too many names; else the disk has none"""
 
 
-class _Known(NamedTuple):
-    """A tensor as the last save has it: its place, and the hash of its bytes."""
-
-    placed: Placed
-    digest: bytes
-
-
-class _File(NamedTuple):
-    """A data file of the last save: its name, what tells it from others, and the tensor bytes that it was written with."""
-
-    path: str
-    id: FileId | None
-    payload: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Base:
-    """What the last save has written or linked."""
-
-    store: WritableStore
-    files: Sequence[_File]
-    tensors: Mapping[str, _Known]
-
-
 class _Links(NamedTuple):
     """What the next save shares with the last; why it shares nothing, and what has not changed all the same."""
 
-    files: Sequence[tuple[_File, dict[str, _Known]]]
+    files: Sequence[tuple[DataFile, dict[str, Known]]]
     why_none: str = ""
     still: frozenset[str] = frozenset()
 
@@ -103,15 +79,21 @@ class Delta:
     """Remembers what the last delta save of a program wrote, and makes the next one. For one save at a time."""
 
     def __init__(self) -> None:
-        self._base: _Base | None = None
+        self._base: Shareable | None = None
+        self._restored = ""
+        """the checkpoint that the program's values are from, where no delta save has come since"""
         self._believed: frozenset[str] = frozenset()
         """keys that the program has declared frozen at the last delta save, and at the beginning of every save since"""
         self._linkless: dict[tuple[WritableStore, str], str] = {}
         """directories on a disk without hard links, and what it said"""
 
     def forget(self) -> None:
-        """Make the next save a full one: the program got its values from somewhere else."""
-        self._base = None
+        """Know nothing any more of what is unchanged: the program gets its values from somewhere else."""
+        self._base, self._restored, self._believed = None, "", frozenset()
+
+    def restored(self, prefix: str) -> None:
+        """Have the next save look at this checkpoint, from which the program got values."""
+        self._restored = prefix
 
     def declare(self, frozen: frozenset[str]) -> None:
         """Hear what the program declares frozen: at the beginning of every save, of other kinds and of those that fail too."""
@@ -140,7 +122,7 @@ class Delta:
             store: where to write.
         """
         disk: WritableStore = DISK if store is None else store
-        work = _Work(disk, path, values, self._believed.intersection(frozen), self._base)
+        work = _Work(disk, path, values, self._believed.intersection(frozen), self._base, self._restored)
 
         def write(links: _Links) -> SavedPath:
             specs = work.draft.announced.specs
@@ -166,7 +148,7 @@ class Delta:
                 self._base = work.base_of(writer, links)
             except OSError:  # the checkpoint is there; the next one will be full
                 self._base = None
-            self._believed = frozenset(frozen)
+            self._believed, self._restored = frozenset(frozen), ""
             writer.result.why_full = links.why_none
             return writer.result
 
@@ -188,16 +170,24 @@ class _Work:
     """One save: what has changed, and what it shares."""
 
     def __init__(
-        self, store: WritableStore, path: str, values: Mapping[str, Any], believed: Collection[str], base: _Base | None
+        self,
+        store: WritableStore,
+        path: str,
+        values: Mapping[str, Any],
+        believed: Collection[str],
+        base: Shareable | None,
+        restored: str,
     ) -> None:
         self.draft: Draft = draft_of(path, values, {})
+        if base is None and restored:
+            base = find_shareable(store, restored, path, values, self.draft.announced.specs)
         self._store, self._base = store, base
         self._known = {} if base is None else base.tensors
         # All of them before a byte is written: what changes in between, against the rules, differs from its hash the next time.
         self._digests = {
             key: self._known[key].digest
             if key in believed and self._is_alike(key, spec)
-            else _digest(values[key], spec, Where(path, key))
+            else digest_of(values[key], spec, Where(path, key))
             for key, spec in self.draft.announced.specs.items()
             if BY_NAME[spec.dtype].itemsize
         }
@@ -206,16 +196,16 @@ class _Work:
         """Return which data files of the last save to link."""
         base = self._base
         if base is None:
-            return _Links((), "no delta save of this program came before")
+            return _Links((), "no delta save of this program came before, nor a restore of what openckpt saved there")
         if base.store is not self._store:
             return _Links((), "the save before went to another store")
         specs = self.draft.announced.specs
-        unchanged: list[dict[str, _Known]] = [{} for _ in base.files]
+        unchanged: list[dict[str, Known]] = [{} for _ in base.files]
         for key, digest in self._digests.items():
             if self._is_alike(key, specs[key]) and self._known[key].digest == digest:
                 unchanged[self._known[key].placed.shard][key] = self._known[key]
-        live = [_nbytes(known.placed.spec for known in tensors.values()) for tensors in unchanged]
-        is_much = sum(live) * _LEAST_SHARE >= _nbytes(specs.values())
+        live = [nbytes_of(known.placed.spec for known in tensors.values()) for tensors in unchanged]
+        is_much = sum(live) * _LEAST_SHARE >= nbytes_of(specs.values())
         still = frozenset(key for tensors in unchanged for key in tensors) if is_much else frozenset[str]()
         there = [number for number, file in enumerate(base.files) if live[number] and self._is_there(file)]
         if not there:
@@ -231,36 +221,25 @@ class _Work:
         known = self._known.get(key)
         return known is not None and known.placed.spec == spec
 
-    def _is_there(self, file: _File) -> bool:
+    def _is_there(self, file: DataFile) -> bool:
         return file.id is not None and identify(self._store, file.path) == file.id
 
-    def base_of(self, writer: CheckpointWriter, links: _Links) -> _Base:
+    def base_of(self, writer: CheckpointWriter, links: _Links) -> Shareable:
         """Return what the next save may link."""
-        tensors = {key: _Known(place, self._digests[key]) for key, place in writer.placed().items()}
+        tensors = {key: Known(place, self._digests[key]) for key, place in writer.placed().items()}
         files = []
         for number, path in enumerate(writer.files):
             at = number - 1  # of a link: the file that is written comes first
             linked = links.files[at][0] if 0 <= at < len(links.files) else None
             payload = writer.payload(number) if linked is None else linked.payload
-            files.append(_File(path, identify(self._store, path), payload))
-        return _Base(self._store, files, tensors)
+            files.append(DataFile(path, identify(self._store, path), payload))
+        return Shareable(self._store, files, tensors)
 
 
-def _digest(value: Any, spec: TensorSpec, where: Where) -> bytes:
-    import xxhash
-
-    data = direct_bytes(value)
-    return xxhash.xxh3_128_digest(encode(value, BY_NAME[spec.dtype], where).data if data is None else data)
-
-
-def _nbytes(specs: Iterable[TensorSpec]) -> int:
-    return sum(spec.nbytes or 0 for spec in specs)
-
-
-def _linked_file(file: _File, tensors: Mapping[str, _Known], path: str) -> LinkedFile:
+def _linked_file(file: DataFile, tensors: Mapping[str, Known], path: str) -> LinkedFile:
     assert file.id is not None
     placed = {encode_key(key, path): known.placed for key, known in tensors.items()}
-    live = _nbytes(place.spec for place in placed.values())
+    live = nbytes_of(place.spec for place in placed.values())
     return LinkedFile(file.path, file.id.size, placed, is_superseded=live < file.payload)
 
 

@@ -100,6 +100,10 @@ class Saves:
             self._buffers.frozen = frozenset()
             yield
 
+    def restored(self, prefix: str) -> None:
+        """Know from which checkpoint the values are."""
+        self._delta.restored(prefix)
+
     def run(
         self,
         path: str,

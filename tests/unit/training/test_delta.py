@@ -271,6 +271,117 @@ def test_overwriting_links_the_files_that_it_replaces(tmp_path: Path) -> None:
     assert codes(path) == ["dual.superseded"]
 
 
+def resumed(directory: Path, **options: Any) -> tuple[Program, str]:
+    """Return a program of a new process that has restored the only step of a run."""
+    saved = Program().checkpoint.save(directory / "ckpt", **options)
+    program = Program()
+    for array in program.w.values():
+        array[:] = -1
+    program.checkpoint.restore(saved).assert_consumed()
+    return program, saved
+
+
+@pytest.mark.parametrize("delta", [False, True])
+def test_the_first_save_behind_a_restore_links_what_it_restored(tmp_path: Path, delta: bool) -> None:
+    """Where it is as it lies there: a program that was killed writes nothing twice either. However that step was saved."""
+    program, restored = resumed(tmp_path, delta=delta)
+    program.w["t1"] += 1
+    saved = program.save(tmp_path)
+    assert saved.linked_nbytes > 0.7 * saved.nbytes
+    assert saved.why_full == ""
+    assert codes(saved) == ["dual.superseded"]
+    remove(restored)
+    assert program.values().items() <= stored(saved).items()
+    program.w["t2"] += 1
+    saved = program.save(tmp_path)
+    assert saved.linked_nbytes
+    assert program.values().items() <= stored(saved).items()
+
+
+def test_what_counts_whole_behind_a_restore_needs_no_mark(tmp_path: Path) -> None:
+    """What a file was written with is known from its header."""
+    parts = {"encoder": np.ones(300), "head": np.ones(30)}
+    first = Checkpoint(model=parts).save(tmp_path / "ckpt", delta=True, frozen="model/encoder")
+    checkpoint = Checkpoint(model=parts)
+    checkpoint.restore(first)
+    parts["head"] += 1
+    saved = checkpoint.save(tmp_path / "ckpt", delta=True, frozen="model/encoder")
+    assert saved.linked_nbytes > 2400
+    assert codes(saved) == []
+
+
+def test_values_that_changed_behind_a_restore_are_written(tmp_path: Path) -> None:
+    """In the last of many bytes, and where the program declares them frozen too: that is the first time."""
+    program, _ = resumed(tmp_path)
+    program.w["t0"][-1] += 1
+    saved = program.save(tmp_path, frozen=["w/t0", "w/t1"])
+    assert program.values().items() <= stored(saved).items()
+
+
+@pytest.mark.parametrize("harm", ["gone", "replaced", "damaged", "another index", "TensorFlow's layout"])
+def test_a_restored_step_that_is_not_what_it_was_is_not_linked(tmp_path: Path, harm: str) -> None:
+    """The save is full, and whole."""
+    program, restored = resumed(tmp_path)
+    data, index = tmp_path / "ckpt-1.data-00000-of-00001", tmp_path / "ckpt-1.index"
+    content = bytearray(data.read_bytes())
+    if harm == "gone":
+        remove(restored)
+    elif harm == "replaced":
+        data.write_bytes(bytes(len(content)))
+    elif harm == "damaged":
+        for at in range(1000, len(content), 600):
+            content[at] ^= 1
+        data.write_bytes(content)
+    elif harm == "another index":
+        index.write_bytes(index.read_bytes()[:-9])
+    else:
+        values = openckpt.load(restored)
+        openckpt.save(restored, values, layout="tensorflow", overwrite=True)
+    saved = program.save(tmp_path)
+    assert (saved.linked_nbytes, bool(saved.why_full)) == (0, True)
+    assert program.values().items() <= stored(saved).items()
+    assert codes(saved) == []
+
+
+def test_a_checksum_of_the_index_that_is_wrong_is_not_passed_on(tmp_path: Path) -> None:
+    """The bytes are those of the program, and the index beside them is another one's."""
+    state = {"a": np.zeros(400), "b": np.ones(400)}
+    first = Checkpoint(state=state).save(tmp_path / "ckpt")
+    checkpoint = Checkpoint(state=state)
+    checkpoint.restore(first)
+    data = next(tmp_path.glob("ckpt-1.data*"))
+    content, zeros, ones = data.read_bytes(), state["a"].tobytes(), state["b"].tobytes()
+    at, other = content.index(zeros), content.index(ones)
+    content = bytearray(content)
+    content[at : at + 3200], content[other : other + 3200] = ones, zeros
+    data.write_bytes(content)
+    state["a"][:], state["b"][:] = 1, 0
+    saved = checkpoint.save(tmp_path / "ckpt", delta=True)
+    assert saved.linked_nbytes == 0
+    assert openckpt.diagnose(saved).valid
+
+
+def test_a_restored_step_of_another_directory_is_not_shared(tmp_path: Path) -> None:
+    """It is not this run's: somebody may change it in place."""
+    program, _ = resumed(tmp_path / "other")
+    saved = program.save(tmp_path / "run")
+    assert (saved.linked_nbytes, bool(saved.why_full)) == (0, True)
+    here, _ = resumed(tmp_path / "run2")
+    (tmp_path / "alias").symlink_to(tmp_path / "run2")
+    assert here.save(tmp_path / "alias").linked_nbytes
+
+
+def test_a_part_that_was_restored_is_linked(tmp_path: Path) -> None:
+    """What the file holds beside it does not count."""
+    program, restored = resumed(tmp_path)
+    for array in program.w.values():
+        array += 1
+    program.checkpoint.restore(restored, select="w/t0")
+    saved = program.save(tmp_path)
+    assert saved.linked_nbytes
+    assert program.values().items() <= stored(saved).items()
+
+
 def test_saves_without_delta_are_as_ever(tmp_path: Path) -> None:
     """One data file, no mark; and a delta save goes on from the last delta save."""
     program = Program()
