@@ -97,6 +97,26 @@ def test_a_tree_of_numpy_arrays_comes_back(tree: Any) -> None:
         assert same(found, tree)
 
 
+PLAIN_TREES = st.recursive(
+    PLAIN,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+        | st.dictionaries(st.integers(), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(PLAIN_TREES, max_size=4), st.dictionaries(st.text(max_size=5), PLAIN_TREES, max_size=4))
+def test_a_tree_of_plain_values_comes_back_into_an_empty_container(items: list[Any], named: dict[str, Any]) -> None:
+    """With every type, key and order."""
+    for found in round_trip({"items": items, "named": named}, {"items": [], "named": {}}):
+        assert same(found, {"items": items, "named": named})
+
+
 @pytest.mark.torch
 @settings(max_examples=20, deadline=None)
 @given(tree_strategy(array_strategy("bool int32 int64 uint8 float16 float32 float64 complex64")))

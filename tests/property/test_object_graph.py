@@ -27,6 +27,7 @@ def graphs(draw):
         st.lists(st.builds(SlotVariable, ids, name, ids), max_size=2).map(tuple),
         st.none() | st.builds(RegisteredSaver, name, name),
         st.none() | st.booleans(),
+        st.just(""),  # protobuf knows of no Python types
     )
     return ObjectGraph(tuple(draw(st.lists(node, min_size=count, max_size=count))))
 

@@ -51,3 +51,6 @@ class Node(NamedTuple):
     registered_saver: RegisteredSaver | None = None
     has_checkpoint_values: bool | None = None
     """whether this node or one below it holds values; None in graphs of old writers, which do not say"""
+    python_type: str = ""
+    """of what openckpt saved: "list", "tuple", "dict" or "int-dict" of plain values only, "value" of such a value in a
+    container; a restore makes what the program's list or dict does not have. "" of everything else"""

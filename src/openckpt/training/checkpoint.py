@@ -13,10 +13,11 @@ from openckpt.formats.collecting import collection_held
 from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.background import SaveHandle
-from openckpt.training.binding import Binding, bind
+from openckpt.training.binding import Binding
 from openckpt.training.byname import NameBasedStatus, restore_by_name
 from openckpt.training.config import CONFIG_KEY, compare_config, explain, stored_text
 from openckpt.training.deferred import Claims, Deferral
+from openckpt.training.growing import bound_grown
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.program import Program
 from openckpt.training.recording import FULL_GRAPH_KEY, record
@@ -300,18 +301,18 @@ class Checkpoint(Program):
                     by_name = restore_by_name(stored, self._live, select=select, partial=partial, cast=cast)
                     self._restored_step = stored.step
                     return by_name
-                live = self._live()
                 graph = graph_of(stored)
                 if select:
                     graph = keep_part(graph, select, stored.prefix)
-                binding, checked, variables = self._match(stored, graph, live, partial=partial, cast=cast)
-                specs = specs_of_unresolved(stored.specs, graph, binding)
-                if checked.torn and not partial:
-                    warn(f"{stored.prefix}: {'; '.join(checked.torn[:4])}", PartialRestoreWarning)
-                if not checked.is_light:
-                    held.close()
-                prove_values(stored, checked)
-                changed = assign_values(stored, checked)
+                with bound_grown(graph, self._live(), self._live) as (live, binding):
+                    checked, variables = self._check(stored, graph, live, binding, partial=partial, cast=cast)
+                    specs = specs_of_unresolved(stored.specs, graph, binding)
+                    if checked.torn and not partial:
+                        warn(f"{stored.prefix}: {'; '.join(checked.torn[:4])}", PartialRestoreWarning)
+                    if not checked.is_light:
+                        held.close()
+                    prove_values(stored, checked)
+                    changed = assign_values(stored, checked)
                 self._restored_step = stored.step
                 self._saves.restored(stored.prefix)
                 if binding.deferred or binding.slots:
@@ -329,11 +330,17 @@ class Checkpoint(Program):
                 self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
             return status
 
-    def _match(
-        self, stored: CheckpointReader, graph: ObjectGraph, live: LiveGraph, *, partial: bool, cast: bool
-    ) -> tuple[Binding, Checked, list[LiveNode]]:
-        """Return what belongs together, its values checked but for their bytes, and the variables that may expect one."""
-        binding = bind(graph, live)
+    def _check(
+        self,
+        stored: CheckpointReader,
+        graph: ObjectGraph,
+        live: LiveGraph,
+        binding: Binding,
+        *,
+        partial: bool,
+        cast: bool,
+    ) -> tuple[Checked, list[LiveNode]]:
+        """Return what will be assigned, checked but for its bytes, and the variables of the program that expect a value."""
         binding.is_stock = FULL_GRAPH_KEY not in stored
         config = self._config.made_from
         if config is not None and CONFIG_KEY in stored:
@@ -346,7 +353,7 @@ class Checkpoint(Program):
         except MismatchError as error:
             explain(error, binding.differences)
             raise
-        return binding, checked, variables
+        return checked, variables
 
     def _wait(
         self,

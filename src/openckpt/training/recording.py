@@ -7,7 +7,7 @@ _OPENCKPT/PATH/.ATTRIBUTES/...    the values that only the second graph names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from openckpt.errors import UnsupportedError, Where
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.objectnodes import Attribute, Child, Node, SlotVariable
 from openckpt.formats.objectpaths import ATTRIBUTES, SLOTS, escape_name
+from openckpt.training.growing import python_types
 from openckpt.training.leaves import suffix_of
 from openckpt.training.live import LiveGraph, LiveNode, slot_nodes
 from openckpt.training.tracking import Leaf
@@ -43,12 +44,13 @@ def record(live: LiveGraph) -> Recorded:
     leaves: dict[str, Leaf] = {}
     keys: dict[Leaf, str] = {}
     stock = list(live.stock)
-    graph = _record(live, stock, live.stock_children, "", leaves, keys)
     everything = [node for node in live.nodes if node.parent is not None or node.number == 0]
+    types = python_types(everything)
+    graph = _record(live, stock, live.stock_children, "", leaves, keys, {} if live.is_mixed else types)
     missing = any(leaf not in keys for node in everything for leaf in node.view.leaves if leaf.spec() is not None)
     if not missing:
         return Recorded(leaves, graph, None)
-    full = _record(live, everything, _all_children, OWN_PREFIX, leaves, keys)
+    full = _record(live, everything, _all_children, OWN_PREFIX, leaves, keys, types)
     return Recorded(leaves, graph, full)
 
 
@@ -80,6 +82,7 @@ def _record(
     prefix: str,
     leaves: dict[str, Leaf],
     keys: dict[Leaf, str],
+    types: Mapping[LiveNode, str],
 ) -> ObjectGraph:
     paths = _paths(nodes[0], children)
     slots = slot_nodes(nodes, live)
@@ -114,7 +117,14 @@ def _record(
     valued = _with_values(edges, [bool(own) or node in slots_of for node, own in zip(order, attributes, strict=True)])
     return ObjectGraph(
         tuple(
-            Node(edges[number], attributes[number], tuple(slots_of.get(node, ())), None, valued[number])
+            Node(
+                edges[number],
+                attributes[number],
+                tuple(slots_of.get(node, ())),
+                None,
+                valued[number],
+                types.get(node, ""),
+            )
             for number, node in enumerate(order)
         )
     )

@@ -9,7 +9,7 @@ from typing import TypeVar
 from openckpt.errors import MismatchError, UnsupportedError, Where, shown, warn, with_article
 from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
-from openckpt.training.binding import bind
+from openckpt.training.growing import bound_grown
 from openckpt.training.live import LiveGraph
 from openckpt.training.report import variables_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
@@ -48,39 +48,42 @@ def restore(
     from openckpt.opening import open
 
     root = as_child("", like).value
+    walk = partial_of(_walk, root)
+    tree = walk()
+    with open(path) as stored:
+        graph = graph_of(stored)
+        part = select_part(graph, select, stored.prefix) if select else None
+        with bound_grown(graph if part is None else part.graph, tree, walk) as (live, binding):
+            if part is not None:
+                live.resolve = partial_of(part.resolve, binding)
+            checked = check_values(stored, binding, cast=cast)
+            variables = variables_of(live)
+            if checked.torn and not partial:
+                raise MismatchError("training.torn", stored.prefix, f"nothing was restored: {shown(checked.torn, 4)}")
+            without = [node.label() for node in variables if node not in checked.nodes()]
+            if without and not partial:
+                raise MismatchError(
+                    "training.incomplete",
+                    stored.prefix,
+                    f"{len(without)} of {len(variables)} values of the program are not in the checkpoint, so nothing was "
+                    f"restored: {shown(without, 4)}",
+                )
+            prove_values(stored, checked)
+            changed = assign_values(stored, checked)
+        replaced = replace_objects(live, changed)
+    if checked.casts is not None and checked.casts.where:
+        warn(f"{stored.prefix}: {checked.casts}")
+    top = live.nodes[0]
+    return replaced.get(top, like)  # type: ignore[return-value]
+
+
+def _walk(root: object) -> LiveGraph:
     view = view_of(root)
     if view is None or view.refused:
         why = "" if view is None else view.refused
         raise UnsupportedError(
             "training.not-trackable",
             Where("", "(root)"),
-            why or f"{with_article(type(like).__name__)} holds nothing to restore",
+            why or f"{with_article(type(root).__name__)} holds nothing to restore",
         )
-    with open(path) as stored:
-        graph = graph_of(stored)
-        live = LiveGraph(root, view)
-        if select:
-            part = select_part(graph, select, stored.prefix)
-            binding = bind(part.graph, live)
-            live.resolve = partial_of(part.resolve, binding)
-        else:
-            binding = bind(graph, live)
-        checked = check_values(stored, binding, cast=cast)
-        variables = variables_of(live)
-        if checked.torn and not partial:
-            raise MismatchError("training.torn", stored.prefix, f"nothing was restored: {shown(checked.torn, 4)}")
-        without = [node.label() for node in variables if node not in checked.nodes()]
-        if without and not partial:
-            raise MismatchError(
-                "training.incomplete",
-                stored.prefix,
-                f"{len(without)} of {len(variables)} values of the program are not in the checkpoint, so nothing was "
-                f"restored: {shown(without, 4)}",
-            )
-        prove_values(stored, checked)
-        changed = assign_values(stored, checked)
-        replaced = replace_objects(live, changed)
-    if checked.casts is not None and checked.casts.where:
-        warn(f"{stored.prefix}: {checked.casts}")
-    top = live.nodes[0]
-    return replaced.get(top, like)  # type: ignore[return-value]
+    return LiveGraph(root, view)

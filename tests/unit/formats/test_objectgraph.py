@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from mirrors import MIRRORS
 from openckpt.errors import FormatError, LimitError
 from openckpt.formats import objectgraph
 from openckpt.formats.objectgraph import Attribute, Child, Node, ObjectGraph, RegisteredSaver, SlotVariable
@@ -46,6 +47,18 @@ def test_a_graph_is_written_as_in_the_format_page():
     )
     assert objectgraph.encode_object_graph(graph).hex() == data.hex()
     assert objectgraph.parse_object_graph(data, "x") == graph
+
+
+def test_the_python_type_of_a_node_is_a_field_that_others_pass_over():
+    """Field 100, behind those that TensorFlow knows."""
+    plain = Node((Child(1, "0"),), has_checkpoint_values=True)
+    graph = ObjectGraph((plain._replace(python_type="list"), Node(python_type="value", has_checkpoint_values=False)))
+    data = objectgraph.encode_object_graph(graph)
+
+    assert data.startswith(bytes.fromhex("0a12 0a05 0801 120130 2a02 0801 a20604") + b"list")
+    assert objectgraph.parse_object_graph(data, "x") == graph
+    message = MIRRORS["TrackableObjectGraph"].FromString(data)
+    assert [child.local_name for child in message.nodes[0].children] == ["0"] and len(message.nodes) == 2
 
 
 REFUSED = [

@@ -1,0 +1,135 @@
+"""Lists and dicts that had more in them when they were saved: a history of losses, in a program that has just begun.
+
+    saved      history = {"loss": [0.9, 0.4], "best": None}      nodes "dict", "list", "value" in the graph (formats 6.1)
+    program    history = {}                                      -> gets the keys and places; then the restore fills them
+
+Only plain values grow - numbers, text, None, and lists, tuples and dicts of nothing else, as openckpt saved them. Everything else
+waits for the program to make it (formats 6.6, item 4). A list gets what it lacks at its end, a dict only where it is empty: a
+program that has some keys has chosen them.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from openckpt.formats.objectgraph import ObjectGraph
+from openckpt.training.binding import Binding, bind
+from openckpt.training.live import LiveGraph, LiveNode
+from openckpt.training.tracking import Bare
+
+VALUE, LIST, TUPLE, DICT, INT_DICT = "value", "list", "tuple", "dict", "int-dict"
+_VALUES = (bool, int, float, complex, str, bytes, type(None))
+_GROWING = (list, dict, OrderedDict, defaultdict)
+
+
+def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
+    """Return the type of every node that is a plain value in a container, or a container of nothing else."""
+    found = {node: kind for node in nodes if (kind := _type_of(node))}
+    parents: dict[LiveNode, list[LiveNode]] = {}
+    others: list[LiveNode] = []
+    for node in found:
+        for _, child, _ in node.children:
+            parents.setdefault(child, []).append(node)
+            if child not in found:
+                others.append(child)
+    for other in others:  # grows: what holds something else is something else
+        others.extend(parent for parent in parents.get(other, ()) if found.pop(parent, None))
+    return found
+
+
+def _type_of(node: LiveNode) -> str:
+    value = node.object
+    if isinstance(value, Bare):
+        within = None if node.parent is None else node.parent[0].object
+        is_plain = type(value.value) in _VALUES or isinstance(value.value, np.generic)
+        return VALUE if is_plain and isinstance(within, (list, tuple, dict)) else ""
+    if type(value) is dict:
+        if all(type(key) is str for key in value):
+            return DICT
+        return INT_DICT if all(type(key) is int for key in value) else ""
+    return LIST if type(value) is list else TUPLE if type(value) is tuple else ""
+
+
+@contextmanager
+def bound_grown(
+    graph: ObjectGraph, live: LiveGraph, walk: Callable[[], LiveGraph]
+) -> Iterator[tuple[LiveGraph, Binding]]:
+    """Match a file with a program whose lists and dicts have places for the plain values that they lacked.
+
+    The places go away again where what is done with them raises.
+
+    Args:
+        graph: of the file.
+        live: of the program.
+        walk: returns the program as it is then.
+    """
+    binding = bind(graph, live)
+    undo = _grow(graph, binding)
+    if not undo:
+        yield live, binding
+        return
+    try:
+        live = walk()
+        yield live, bind(graph, live)
+    except BaseException:
+        for take_back in undo:
+            take_back()
+        raise
+
+
+def _grow(graph: ObjectGraph, binding: Binding) -> list[Callable[[], object]]:
+    """Give lists and dicts places for the values that they lack, None in each; return what takes these away again."""
+    undo: list[Callable[[], object]] = []
+    made: dict[int, Any] = {}
+    for node_id, live in binding.nodes.items():
+        container: Any = live.object
+        if type(container) not in _GROWING:
+            continue
+        names = {child.local_name: child.node_id for child in graph.nodes[node_id].children}
+        if type(container) is list:
+            size = len(container)
+            while (child := names.get(str(len(container)))) is not None and graph.nodes[child].python_type:
+                container.append(_made(graph, child, made))
+            if len(container) > size:
+                undo.append(partial(container.__delitem__, slice(size, None)))
+        elif not container and names and all(graph.nodes[child].python_type for child in names.values()):
+            keys = _keys(graph.nodes[node_id].python_type, names)
+            container.update((key, _made(graph, child, made)) for key, child in keys.items())
+            undo.append(container.clear)
+    return undo
+
+
+def _keys(python_type: str, names: Mapping[str, int]) -> dict[Any, int]:
+    """Return the children of a dict by its keys: numbers where it was saved so."""
+    if python_type != INT_DICT:
+        return dict(names)
+    return {int(name): child for name, child in names.items() if name.removeprefix("-").isdecimal()}
+
+
+def _made(graph: ObjectGraph, top: int, made: dict[int, Any]) -> Any:
+    """Return the object for a node, with what is below it; None for a value. One node is one object, wherever it stands."""
+    stack = [(top, False)]
+    while stack:
+        node_id, is_below_done = stack.pop()
+        node = graph.nodes[node_id]
+        kind = node.python_type
+        names = {child.local_name: child.node_id for child in node.children}
+        if is_below_done:
+            items = [made.get(names[name]) for name in map(str, range(len(names))) if name in names]
+            if kind == TUPLE:
+                made[node_id] = tuple(items)
+            elif kind == LIST:
+                made[node_id] += items
+            else:
+                made[node_id].update((key, made.get(child)) for key, child in _keys(kind, names).items())
+        elif node_id not in made:
+            made[node_id] = [] if kind == LIST else {} if kind in (DICT, INT_DICT) else None
+            if kind in (LIST, TUPLE, DICT, INT_DICT):
+                stack += [(node_id, True), *((child, False) for child in names.values())]
+    return made[top]

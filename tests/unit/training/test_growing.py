@@ -1,0 +1,122 @@
+"""Lists and dicts that had more in them when they were saved than the program has when it begins."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import openckpt
+from openckpt import Checkpoint
+from openckpt.errors import MismatchError
+
+HISTORY = {
+    "loss": [0.5, 0.25, float("inf")],
+    "records": [{"step": 1, "note": "first"}, {"step": 2, "note": None, "at": (1, b"\xff")}],
+    "by_epoch": {"counts": {0: 1, -7: 2}},
+    "flags": [True, 2, 3j],
+    "empty": [{}, [], ()],
+}
+
+
+def test_a_history_comes_back_into_a_program_that_has_just_begun(tmp_path: Path) -> None:
+    """Numbers, text, None, lists, tuples and dicts in each other, of their own types and keys."""
+    path = Checkpoint(history=HISTORY, weights=np.ones(2)).write(tmp_path / "ckpt")
+    history: dict[str, Any] = {}
+
+    Checkpoint(history=history, weights=np.zeros(2)).read(path).assert_consumed()
+
+    assert history == HISTORY
+    assert [type(item) for item in history["flags"]] == [bool, int, complex]
+    assert type(history["records"][1]["at"]) is tuple
+
+
+def test_lists_grow_at_their_end(tmp_path: Path) -> None:
+    """What the program has there gets its own value; arrays are not made, they wait for the program's."""
+    path = Checkpoint(items=[np.ones(2), 1, 2, 3], arrays=[np.ones(1)]).write(tmp_path / "ckpt")
+    weights, items, arrays = np.zeros(2), [np.zeros(2), 0], []  # type: ignore[var-annotated]
+    items[0] = weights
+
+    checkpoint = Checkpoint(items=items, arrays=arrays)
+    checkpoint.read(path)
+
+    assert items[0] is weights and weights.all() and items[1:] == [1, 2, 3]
+    assert arrays == []
+    arrays.append(np.zeros(1))
+    checkpoint.write(tmp_path / "next")
+    assert arrays[0] == 1
+
+
+def test_a_dict_grows_only_where_it_is_empty(tmp_path: Path) -> None:
+    """A program that has some keys has chosen them: a state that a compiled function takes must not change its form."""
+    path = Checkpoint(state={"a": 1, "b": 2}, empty={"a": 1}, default={"x": [1]}).write(tmp_path / "ckpt")
+    state, empty, default = {"a": 0}, OrderedDict[str, int](), defaultdict[str, list[int]](list)
+
+    Checkpoint(state=state, empty=empty, default=default).read(path)
+
+    assert (state, empty, default) == ({"a": 1}, {"a": 1}, {"x": [1]})
+    assert isinstance(default, defaultdict)
+
+
+def test_what_holds_anything_else_is_not_made(tmp_path: Path) -> None:
+    """An object of a class would become a dict."""
+
+    class Record:
+        def __init__(self) -> None:
+            self.loss = 0.5
+
+    path = Checkpoint(records=[Record(), 3], nested={"a": [[np.ones(1)]]}).write(tmp_path / "ckpt")
+    records: list[object] = []
+    nested: dict[str, object] = {}
+
+    Checkpoint(records=records, nested=nested, n=1).read(path, partial=True)
+
+    assert records == [] and nested == {}
+
+
+def test_what_was_one_list_is_one_list(tmp_path: Path) -> None:
+    """And a list in itself is no reason to go round for ever."""
+    shared = [1]
+    loop: list[Any] = [2]
+    loop.append(loop)
+    path = Checkpoint(state={"one": shared, "other": shared, "loop": loop}).write(tmp_path / "ckpt")
+    state: dict[str, Any] = {}
+
+    Checkpoint(state=state).read(path)
+
+    assert state["one"] is state["other"] and state["one"] == [1]
+    assert state["loop"][0] == 2 and state["loop"][1] is state["loop"]
+
+
+def test_nothing_grows_where_a_restore_fails(tmp_path: Path) -> None:
+    """The program is as it was."""
+    path = Checkpoint(history=[1, 2], best={"a": 1}, weights=np.ones(2)).write(tmp_path / "ckpt")
+    history: list[int] = [7]
+    best: dict[str, int] = {}
+
+    with pytest.raises(MismatchError, match="shape"):
+        Checkpoint(history=history, best=best, weights=np.zeros(3)).read(path)
+
+    assert history == [7] and best == {}
+
+
+def test_the_one_call_form_grows_too(tmp_path: Path) -> None:
+    """In `openckpt.restore`, and in a part of a checkpoint."""
+    path = Checkpoint(state={"history": [1.5, None], "w": np.ones(2)}).write(tmp_path / "ckpt")
+
+    assert openckpt.restore(path, like={"history": []}, select="state", partial=True) == {"history": [1.5, None]}
+
+
+def test_a_resumed_run_goes_on_with_its_history(tmp_path: Path) -> None:
+    """What is appended after the restore stays what it is."""
+    history: list[float] = []
+    for run in range(3):
+        history = []
+        checkpoint = Checkpoint(history=history)
+        checkpoint.restore(openckpt.latest_checkpoint(str(tmp_path)))
+        history.append(float(run))
+        checkpoint.save(tmp_path / "ckpt")
+    assert history == [0.0, 1.0, 2.0]
