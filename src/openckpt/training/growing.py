@@ -25,12 +25,13 @@ from openckpt.training.tracking import Bare
 
 VALUE, LIST, TUPLE, DICT, INT_DICT = "value", "list", "tuple", "dict", "int-dict"
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
+_PLAIN = frozenset((Bare, list, tuple, dict))
 _GROWING = (list, dict, OrderedDict, defaultdict)
 
 
 def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
     """Return the type of every node that is a plain value in a container, or a container of nothing else."""
-    found = {node: kind for node in nodes if (kind := _type_of(node))}
+    found = {node: kind for node in nodes if type(node.object) in _PLAIN and (kind := _type_of(node))}
     parents: dict[LiveNode, list[LiveNode]] = {}
     others: list[LiveNode] = []
     for node in found:
