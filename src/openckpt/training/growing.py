@@ -35,12 +35,14 @@ def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
     parents: dict[LiveNode, list[LiveNode]] = {}
     others: list[LiveNode] = []
     for node in found:
+        if any(child not in found for _, child, _ in node.children):
+            others.append(node)
+            continue
         for _, child, _ in node.children:
             parents.setdefault(child, []).append(node)
-            if child not in found:
-                others.append(child)
     for other in others:  # grows: what holds something else is something else
-        others.extend(parent for parent in parents.get(other, ()) if found.pop(parent, None))
+        if found.pop(other, None):
+            others += parents.get(other, ())
     return found
 
 
