@@ -60,6 +60,7 @@ class Binding:
         unused: ``(node id, attribute name)`` that a bound object cannot take.
         is_stock: whether the file holds only what stock TensorFlow tracks.
         differences: in what the stored config differs from the program's.
+        part: names of the way to what alone is restored; none where it is everything.
     """
 
     nodes: dict[int, LiveNode] = field(default_factory=dict)
@@ -71,6 +72,7 @@ class Binding:
     unused: list[tuple[int, str]] = field(default_factory=list)
     is_stock: bool = False
     differences: Sequence[Difference] = ()
+    part: Sequence[str] = ()
 
 
 def bind(graph: ObjectGraph, live: LiveGraph, *, skip_slots: bool = False) -> Binding:

@@ -20,6 +20,7 @@ from openckpt.errors import (
     warn,
     with_article,
 )
+from openckpt.formats.objectpaths import split_path
 from openckpt.training.adapters.plain import as_child
 from openckpt.training.binding import Binding, Bound
 from openckpt.training.live import Identity, LiveGraph, LiveNode
@@ -130,31 +131,49 @@ def restore_by_name(
         MismatchError: no name of the program is in the file (``training.nothing-matched``), or values do not fit.
     """
     live = walk()
-    wanted = {node: _name(node, stored) for node in live.holders() if _is_below(node, select) and not is_counter(node)}
-    found = [
-        Bound(name, node, leaf, 0)
-        for node, name in wanted.items()
-        for leaf in node.view.leaves
-        if leaf.attribute == VARIABLE_VALUE and name in stored
-    ]
-    counters = {node: _name(node, stored) for node in live.holders() if is_counter(node)}
-    found += [Bound(name, node, node.view.leaves[0], 0) for node, name in counters.items() if name in stored]
-    bound = {value.node for value in found}
-    missing = {node: name for node, name in wanted.items() if node not in bound}
-    if wanted and len(missing) == len(wanted) and not partial:
+    values, missing, count = match_names(stored, live, select)
+    if count and len(missing) == count and not partial:
         raise MismatchError(
             "training.nothing-matched",
             stored.prefix,
-            f"this checkpoint has names and no object graph, and none of the program's {len(wanted)} names, so nothing was "
-            "restored",
-            expected=f"names such as {shown(list(missing.values()))}",
+            f"this checkpoint has names and no object graph, and none of the program's {count} names, so nothing was restored",
+            expected=f"names such as {shown(missing)}",
             found=shown(list(stored.specs)),
         )
-    restored = {node.identity() for node in restore_bound(stored, live, found, cast=cast).nodes()}
-    status = NameBasedStatus(stored.prefix, sorted(missing.values()), walk, restored, live.keep(), len(wanted))
+    restored = {node.identity() for node in restore_bound(stored, live, values, cast=cast).nodes()}
+    part = split_path(select) if select else ()
+    status = NameBasedStatus(stored.prefix, sorted(missing), walk, restored, live.keep(), count, part)
     if missing and not partial:
         warn(str(status), PartialRestoreWarning)
     return status
+
+
+def match_names(
+    stored: CheckpointReader, live: LiveGraph, select: str | None = None
+) -> tuple[list[Bound], list[str], int]:
+    """Return the values of a checkpoint that has no object graph which the program takes, the names that it lacks, and how many
+    variables the program has; the save counter counts for nothing.
+
+    Raises:
+        NotFoundError: the program has no part ``select`` (``training.no-such-part``).
+    """
+    part = split_path(select) if select else []
+    if live.below(part) is None:
+        raise NotFoundError(
+            "training.no-such-part", Where(stored.prefix, select), f"the program has no part {select!r}"
+        )
+    found: list[Bound] = []
+    missing = []
+    count = 0
+    for node in live.holders(part=part):
+        name, leaf = _name(node, stored), node.leaf(VARIABLE_VALUE)
+        has_value = leaf is not None and name in stored
+        if leaf is not None and has_value:
+            found.append(Bound(name, node, leaf, 0))
+        if not is_counter(node):
+            count += 1
+            missing += [] if has_value else [name]
+    return found, missing, count
 
 
 def _name(node: LiveNode, stored: Container[str]) -> str:
@@ -165,13 +184,6 @@ def _name(node: LiveNode, stored: Container[str]) -> str:
         return (leaf.full_name if leaf is not None else "") or node.label()
     dotted = ".".join(path)
     return dotted if dotted in stored else "/".join(path)
-
-
-def _is_below(node: LiveNode, select: str | None) -> bool:
-    if not select:
-        return True
-    way = select.split("/")
-    return node.path()[: len(way)] == way
 
 
 class NameBasedStatus:
@@ -188,11 +200,13 @@ class NameBasedStatus:
         restored: set[Identity],
         keep: list[object],
         wanted: int,
+        part: Sequence[str] = (),
     ) -> None:
         self.path = path
         self.missing = tuple(missing)
         """names of variables of the program that the checkpoint does not have"""
-        self._walk, self._restored, self._keep, self._wanted = walk, restored, keep, wanted
+        self._walk, self._restored, self._keep = walk, restored, keep
+        self._wanted, self._part = wanted, part
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"
@@ -206,7 +220,9 @@ class NameBasedStatus:
         if self.missing:
             raise self._failure(f"names that the checkpoint does not have: {shown(self.missing, 8)}")
         live = self._walk()
-        late = [n.label() for n in live.holders() if not is_counter(n) and n.identity() not in self._restored]
+        late = [
+            n.label() for n in live.holders(part=self._part) if not is_counter(n) and n.identity() not in self._restored
+        ]
         live.release()
         if late:
             raise self._failure(f"objects of the program that got no value: {shown(late, 8)}")

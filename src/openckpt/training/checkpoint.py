@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Unpack, overload
 from openckpt.errors import MismatchError, PartialRestoreWarning, warn
 from openckpt.formats.collecting import collection_held
 from openckpt.formats.objectgraph import ObjectGraph, encode_object_graph
+from openckpt.formats.objectpaths import split_path
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.background import SaveHandle
 from openckpt.training.binding import Binding
@@ -280,11 +281,13 @@ class Checkpoint(Program):
         with self._saves.paused():
             return self._restore(os.fspath(path), select, partial=partial, cast=cast)
 
-    def plan_restore(self, path: str | os.PathLike[str], *, cast: bool = False) -> RestorePlan:
-        """Return what `restore` would read and how much memory it would take; nothing is assigned. Raises as `restore`."""
+    def plan_restore(
+        self, path: str | os.PathLike[str], *, select: str | None = None, cast: bool = False
+    ) -> RestorePlan:
+        """Return what `restore` would read and how much memory it would take; nothing is assigned. Arguments and errors as there."""
         from openckpt.training.planning import plan_restore
 
-        return plan_restore(path, self._live(), cast=cast)
+        return plan_restore(path, self._live(), select=select, cast=cast)
 
     def _restore(
         self, path: str, select: str | None, *, partial: bool, cast: bool
@@ -305,6 +308,7 @@ class Checkpoint(Program):
                 if select:
                     graph = keep_part(graph, select, stored.prefix)
                 with bound_grown(graph, self._live(), self._live) as (live, binding):
+                    binding.part = split_path(select) if select else ()
                     checked, variables = self._check(stored, graph, live, binding, partial=partial, cast=cast)
                     specs = specs_of_unresolved(stored.specs, graph, binding)
                     if checked.torn and not partial:

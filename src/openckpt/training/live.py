@@ -198,14 +198,24 @@ class LiveGraph:
         node.slot = (optimizer, name, variable)
         return node
 
-    def holders(self, *, optional: bool = True) -> list[LiveNode]:
+    def holders(self, *, optional: bool = True, part: Sequence[str] = ()) -> list[LiveNode]:
         """Return every object that has values of its own: slots too, pieces of another one's state not.
 
-        Without ``optional`` only those that a program cannot do without.
+        Without ``optional`` only those that a program cannot do without; with ``part`` those `below` it, where there is such a way.
         """
         slot_nodes(self.nodes, self)
         found = [node for node in self.nodes if node.view.leaves and not node.is_part]
+        inside = self.below(part) if part else None
+        if inside is not None:
+            found = [node for node in found if inside.issuperset(node.slot[::2] if node.slot else [node])]
         return found if optional else [node for node in found if not node.is_optional]
+
+    def below(self, way: Sequence[str]) -> set[LiveNode] | None:
+        """Return the object at the end of a way of names from the root, and all below it; None where there is no such way."""
+        node: LiveNode | None = self.nodes[0]
+        for name in way:
+            node = None if node is None else node.names.get(name)
+        return None if node is None else set(_reached(node, _all_children))
 
     def leaves(self) -> Iterator[tuple[LiveNode, Leaf]]:
         """Yield every value of every object."""
@@ -228,7 +238,7 @@ class LiveGraph:
     def stock_children(self, node: LiveNode) -> list[tuple[str, LiveNode]]:
         """Return the edges of a node that stock TensorFlow tracks."""
         if not self.is_mixed:
-            return [(name, child) for name, child, _ in node.children]
+            return _all_children(node)
         return self._stock_children(node)
 
     def _stock_children(self, node: LiveNode) -> list[tuple[str, LiveNode]]:
@@ -240,6 +250,10 @@ class LiveGraph:
                 child.view.family != "other" for _, child, _ in node.children
             )  # tuples of plain values are not tracked
         return node.view.family != "other"
+
+
+def _all_children(node: LiveNode) -> list[tuple[str, LiveNode]]:
+    return [(name, child) for name, child, _ in node.children]
 
 
 def _reached(root: LiveNode, children: Callable[[LiveNode], list[tuple[str, LiveNode]]]) -> list[LiveNode]:

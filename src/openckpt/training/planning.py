@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from openckpt.storage.commit import Commit
 from openckpt.storage.temporary import lock_name, temporary_name
 from openckpt.storage.writable import Durability, WritableStore
-from openckpt.training.binding import bind
+from openckpt.training.binding import Binding, bind
+from openckpt.training.byname import match_names
 from openckpt.training.restoring import batches_of, check_values
-from openckpt.training.stored import graph_of
+from openckpt.training.selecting import keep_part
+from openckpt.training.stored import graph_of, has_graph
 from openckpt.writing.keys import refuse_url
 from openckpt.writing.place import settle_dead
 
@@ -84,14 +86,19 @@ def _mib(nbytes: int) -> str:
     return f"{nbytes / (1 << 20):,.1f} MiB"
 
 
-def plan_restore(path: str | os.PathLike[str], live: LiveGraph, *, cast: bool = False) -> RestorePlan:
+def plan_restore(
+    path: str | os.PathLike[str], live: LiveGraph, *, select: str | None = None, cast: bool = False
+) -> RestorePlan:
     """Return what a restore into live objects would do; no tensor is read and nothing assigned. Raises as a restore."""
     from openckpt.opening import open
 
     with open(path) as stored:
-        binding = bind(graph_of(stored), live)
-        checked = check_values(stored, binding, cast=cast)
-        return _plan(stored.prefix, checked)
+        if has_graph(stored):
+            graph = graph_of(stored)
+            binding = bind(keep_part(graph, select, stored.prefix) if select else graph, live)
+        else:
+            binding = Binding(values=match_names(stored, live, select)[0])
+        return _plan(stored.prefix, check_values(stored, binding, cast=cast))
 
 
 def _plan(path: str, checked: Checked) -> RestorePlan:

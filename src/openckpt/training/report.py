@@ -158,9 +158,11 @@ def nothing_matched(path: str, graph: ObjectGraph, live: LiveGraph, count: int) 
 def variables_of(live: LiveGraph, binding: Binding | None = None) -> list[LiveNode]:
     """Return the objects of a program that have values, the save counter not among them.
 
-    Metrics and seeds do not count where the file is one of stock TensorFlow, which never stores them.
+    Metrics and seeds do not count where the file is one of stock TensorFlow, which never stores them; nor does what lies outside
+    of the part that was asked for.
     """
-    return [node for node in live.holders(optional=binding is None or not binding.is_stock) if not is_counter(node)]
+    found = live.holders() if binding is None else live.holders(optional=not binding.is_stock, part=binding.part)
+    return [node for node in found if not is_counter(node)]
 
 
 def _untracked(missing: Sequence[LiveNode], binding: Binding, live: LiveGraph) -> list[str]:

@@ -65,7 +65,8 @@ class CheckpointLoadStatus:
         with collection_held():
             live = self._live()
             matched = {node.identity() for node in self._binding.nodes.values()}
-            labels = [node.label() for node in self._holders(live) if node.identity() not in matched]
+            needed = live.holders(optional=False)  # metrics and seeds are nothing that TensorFlow would ask about
+            labels = [node.label() for node in needed if node.identity() not in matched]
             live.release()
         if labels:
             raise self._failure(
@@ -124,7 +125,7 @@ class CheckpointLoadStatus:
         return report
 
     def _holders(self, live: LiveGraph) -> list[LiveNode]:
-        return live.holders(optional=not self._binding.is_stock)
+        return live.holders(optional=not self._binding.is_stock, part=self._binding.part)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self}>"

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openckpt.errors import ConflictError, MismatchError
+import openckpt
+from openckpt.errors import ConflictError, MismatchError, NotFoundError
 from openckpt.storage.disk import DISK
 from openckpt.testing import FaultyFS
 from openckpt.training import Checkpoint
@@ -82,6 +83,20 @@ def test_planning_changes_nothing_and_refuses_what_a_restore_would(tmp_path: Pat
     assert not live.any() and "1 values" in str(plan)
     with pytest.raises(MismatchError):
         Checkpoint(a=np.zeros(4)).plan_restore(path)
+
+
+def test_a_restore_by_names_and_one_of_a_part_are_planned_too(tmp_path: Path) -> None:
+    """What has no object graph is planned by its names; of a part nothing else is counted."""
+    named = openckpt.save(tmp_path / "named", {"a": np.ones(3), "b/c": np.ones(4), "more": np.ones(5)})
+    ckpt = Checkpoint(a=np.zeros(3), b={"c": np.zeros(4)})
+    assert (ckpt.plan_restore(named).values, ckpt.plan_restore(named).nbytes) == (2, 56)
+
+    path = ckpt.write(tmp_path / "ckpt")
+    for stored in (named, path):
+        assert ckpt.plan_restore(stored, select="b").nbytes == 32
+        with pytest.raises(NotFoundError) as caught:
+            ckpt.plan_restore(stored, select="nowhere")
+        assert caught.value.code == "training.no-such-part"
 
 
 MEASURE = """

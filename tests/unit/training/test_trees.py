@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openckpt.errors import CheckpointWarning, MismatchError, NotFoundError, PartialRestoreWarning, UnsupportedError
+import openckpt
+from openckpt.errors import (
+    CheckpointWarning,
+    MismatchError,
+    NotFoundError,
+    NotMatchedError,
+    PartialRestoreWarning,
+    UnsupportedError,
+)
 from openckpt.training import Checkpoint, restore
 
 
@@ -143,17 +151,42 @@ def test_a_part_of_a_program_is_restored_from_the_same_part_of_a_checkpoint(tmp_
     path = Checkpoint(state=make(2), epoch=7).write(tmp_path / "ckpt")
     ckpt = Checkpoint(state=make(0), epoch=1)
 
-    status = ckpt.read(path, select="state/moments")
+    ckpt.read(path, select="state/moments")
 
     assert ckpt.state["moments"][0].tolist() == [2, 2] and ckpt.state["moments"][1] == "text"
     assert ckpt.epoch == 1 and not ckpt.state["params"]["w"].any()
-    assert status.report.bound == 2
     with pytest.raises(NotFoundError) as caught:
         ckpt.read(path, select="state/moment")
     assert caught.value.code == "training.no-such-part"
     with pytest.raises(MismatchError) as nothing:
         Checkpoint(state=np.zeros(2)).read(path, select="epoch")
     assert nothing.value.code == "training.nothing-matched"
+
+
+def test_the_status_of_a_part_asks_for_the_part_only(tmp_path: Path) -> None:
+    """Its variables are all there are, for the report and for every assertion; what it lacks in the file is still missed."""
+    path = Checkpoint(state={"a": np.ones(2), "b": [np.ones(1)]}, epoch=7).write(tmp_path / "ckpt")
+    ckpt = Checkpoint(state={"a": np.zeros(2), "b": [np.zeros(1)]}, other=np.zeros(3))
+
+    status = ckpt.restore(path, select="state/b")
+    assert status.assert_consumed() is status and (status.report.bound, status.report.variables) == (1, 1)
+
+    ckpt.state["b"].append(np.zeros(4))
+    late = ckpt.restore(path, select="state/b")
+    with pytest.raises(NotMatchedError):
+        late.assert_existing_objects_matched()
+    assert (late.report.bound, late.report.variables) == (1, 2)
+
+
+def test_a_part_of_a_program_is_restored_by_its_names(tmp_path: Path) -> None:
+    """As the one of an object graph; a name that the program does not have is no empty success."""
+    path = openckpt.save(tmp_path / "ckpt", {"state/a": np.ones(2), "other": np.ones(3)})
+    ckpt = Checkpoint(state={"a": np.zeros(2)}, other=np.zeros(3))
+    assert str(ckpt.restore(path, select="state").assert_consumed()).endswith("bound 1 of 1 variables by their names")
+    assert ckpt.state["a"].all() and not ckpt.other.any()
+    with pytest.raises(NotFoundError) as caught:
+        ckpt.restore(path, select="stat")
+    assert caught.value.code == "training.no-such-part"
 
 
 def test_the_report_says_what_was_cast(tmp_path: Path) -> None:
