@@ -21,6 +21,7 @@ from openckpt.conversion.replacing import refuse_directory, refuse_source
 from openckpt.conversion.result import Conversion, TargetFormat
 from openckpt.conversion.targets import PREFIXES, choose_format, prefix_of_target
 from openckpt.errors import ConflictError, UnsupportedError
+from openckpt.formats.collecting import SHORT_BYTES, collection_held
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.opening import open as open_checkpoint
 from openckpt.storage.disk import DISK
@@ -98,22 +99,21 @@ def convert(
         plan = plan_conversion(ckpt, chosen, casts=casts, include=_globs(include), exclude=_globs(exclude))
         if chosen not in ("hdf5", "npz"):
             plan = replace(plan, rows=measure(ckpt, plan.rows, max_memory=max_memory))
-        return _run(
-            Job(
-                ckpt,
-                plan,
-                _settle_target(target, chosen, max_shard_size),
-                chosen,
-                Casting(casts),
-                max_shard_size,
-                max_memory,
-                overwrite,
-                durability,
-                DISK if store is None else store,
-                progress,
-            ),
-            verify=verify,
+        job = Job(
+            ckpt,
+            plan,
+            _settle_target(target, chosen, max_shard_size),
+            chosen,
+            Casting(casts),
+            max_shard_size,
+            max_memory,
+            overwrite,
+            durability,
+            DISK if store is None else store,
+            progress,
         )
+        with collection_held(when=sum(row.spec.nbytes or 0 for row in plan.rows) < SHORT_BYTES):
+            return _run(job, verify=verify)
 
 
 def _globs(globs: str | Iterable[str]) -> tuple[str, ...]:

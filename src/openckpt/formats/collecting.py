@@ -11,6 +11,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+SHORT_BYTES = 1 << 30
+"""of all tensors: below, reading and writing them is short enough to hold the collector off"""
+
 _lock = threading.Lock()
 _held = 0
 _resume = False

@@ -13,7 +13,7 @@ from typing import Literal, cast
 
 from openckpt.errors import MismatchError, UnsupportedError, Where
 from openckpt.formats.bundle.splitting import Piece
-from openckpt.formats.collecting import collection_held
+from openckpt.formats.collecting import SHORT_BYTES, collection_held
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual import DualTensor, Place
@@ -34,7 +34,6 @@ from openckpt.writing.values import Sliced, Stored, Value, as_array, describe, d
 Layout = Literal["dual", "tensorflow"]
 
 _RUN = 256  # tensors that are looked at together
-_SHORT_BYTES = 1 << 30  # of all tensors: below, writing them is short enough to hold the garbage collector off
 _RUN_BYTES = 8 << 20  # of all of them: of larger ones the bytes are the work, not the calls
 
 
@@ -169,7 +168,7 @@ class Filling:
 
     def put_all(self, values: Mapping[str, Value | Stored]) -> None:
         """Write every announced tensor, each as its spec says; all must stay as they are until the block ends."""
-        short = sum(spec.nbytes or 0 for spec in self.specs.values()) < _SHORT_BYTES
+        short = sum(spec.nbytes or 0 for spec in self.specs.values()) < SHORT_BYTES
         with collection_held(when=short):
             for number, shard in enumerate(self._shards):
                 order = self._slots.in_order(number, len(self._shards) + len(self._linked), shard.offsets)

@@ -47,6 +47,12 @@ class Attributes:
         self.skipped: list[str] = []
         self._heap: GlobalHeap | None = None
 
+    def count(self, oid: ObjectID) -> int:
+        """Return how many attributes the object has."""
+        from h5py import h5a
+
+        return attempt(lambda: int(h5a.get_num_attrs(oid)), 0)
+
     def exists(self, oid: ObjectID, name: str) -> bool:
         """Return whether the object has an attribute of this name."""
         from h5py import h5a

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _CONTINUATION, _ATTRIBUTE = 0x10, 0x0C
 _MOST_CHUNKS = 1000
 _SHARED = 0x02
+_PEEK = 512  # most headers are shorter, and need no second read
 
 
 def find_attribute(source: ByteSource, block: Superblock, address: int, name: bytes) -> bytes | None:
@@ -53,12 +54,13 @@ def _attribute_data(body: bytes, name: bytes) -> bytes | None:
 
 def _messages(source: ByteSource, block: Superblock, at: int) -> Iterator[tuple[int, int, bytes]]:
     """Yield ``(type, flags, data)`` of every message of the object at byte ``at``, through its continuations."""
-    start = _read(source, at, 48)
+    start = _read(source, at, _PEEK)
+    first = at
     if start[:4] == b"OHDR" and len(start) > 6 and start[4] == 2:
         flags = start[5]
         at += 6 + (16 if flags & 0x20 else 0) + (4 if flags & 0x10 else 0)
         width = 1 << (flags & 3)
-        size = int.from_bytes(_read(source, at, width), "little")
+        size = int.from_bytes(start[at - first : at - first + width], "little")
         chunks, prefix, order = [(at + width, size)], 4, 2 if flags & 0x04 else 0
     elif start[:1] == b"\1" and len(start) >= 16:
         chunks, prefix, order = [(at + 16, int.from_bytes(start[8:12], "little"))], 0, -1
@@ -67,7 +69,8 @@ def _messages(source: ByteSource, block: Superblock, at: int) -> Iterator[tuple[
     for number, (place, size) in enumerate(chunks):
         if number >= _MOST_CHUNKS or place + size > source.size:
             return
-        data = source.read_at(place, size)
+        near = place >= first and place + size <= first + len(start)
+        data = start[place - first : place - first + size] if near else source.read_at(place, size)
         if number and prefix:
             if data[:4] != b"OCHK":
                 return

@@ -98,17 +98,18 @@ def read_carried(attributes: Attributes, did: h5d.DatasetID, found: Dataset, pat
     """
     where = Where(path, found.path)
     key = attributes.text(did, KEY)
+    more = key is None or attributes.count(did) > 1  # else the key is all that is said
     if key is None:
         spelled = attributes.text(did, KEY_HEX)
         try:
             key = found.path if spelled is None else bytes.fromhex(spelled).decode("utf-8", "surrogateescape")
         except ValueError:
             raise CorruptionError(_CODE, where, f"{KEY_HEX} is not spelled in hex") from None
-    shape = attributes.text(did, SHAPE)
+    shape = attributes.text(did, SHAPE) if more else None
     dimensions: Json = list(found.shape or ())
     if shape is not None:
         dimensions = _parse(shape, where)
-    dtype = attributes.text(did, DTYPE) or found.dtype
+    dtype = (attributes.text(did, DTYPE) if more else None) or found.dtype
     carried = parse_carried({"key": key, "dtype": dtype, "shape": dimensions}, where, _CODE)
     check_carried(carried, found.dtype, found.itemsize, found.shape or (), where, _CODE, limits)
     return carried

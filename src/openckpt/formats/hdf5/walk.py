@@ -152,7 +152,7 @@ class _Walk:
             elif isinstance(thing, h5g.GroupID):
                 self._groups[address] = path
                 self._entered.add(path)
-                if thing.links.exists(b"vars"):
+                if not self._ours and thing.links.exists(b"vars"):
                     label = self._attributes.text(thing, "name")
                     if label is not None:
                         self._names[path] = label
@@ -179,8 +179,8 @@ class _Walk:
             kind = replace(kind, itemsize=8 + self._offset_size)
         space = did.get_space()
         if space.get_simple_extent_type() == h5s.NULL:
-            refusal = Problem("hdf5.null-dataspace", path, "the dataset has a type and no elements")
-            return Dataset(path, kind.dtype, None, 0, "none", refusal=refusal)
+            empty = Problem("hdf5.null-dataspace", path, "the dataset has a type and no elements")
+            return Dataset(path, kind.dtype, None, 0, "none", refusal=empty)
         shape = tuple(int(length) for length in space.get_simple_extent_dims())
         stored = int(did.get_storage_size())
         storage: Storage = "compact"
@@ -190,8 +190,10 @@ class _Walk:
         if stored == 0 or (storage == "contiguous" and offset is None):
             storage, offset = "none", None
         found = Dataset(path, kind.dtype, shape, stored, storage, offset, kind.itemsize, kind.big_endian, kind.text)
-        found = replace(found, refusal=refusal_of(found, kind, plan, self._size, self._limits))
-        if not self._ours or found.refusal is not None:
+        refusal = refusal_of(found, kind, plan, self._size, self._limits)
+        if refusal is not None:
+            return replace(found, refusal=refusal)
+        if not self._ours:
             return found
         try:
             return replace(found, carried=read_carried(self._attributes, did, found, self._where.path, self._limits))
