@@ -4,13 +4,12 @@
                              raises its failure                    returns a `SaveHandle`
 
 The thread is none of the kind that dies with the program: an interpreter that ends waits for it. A failure that nobody asked the
-handle for is raised by the next save, and where there is none when the program ends. A forked process has neither the thread nor
-the save: they are its parent's.
+handle for is raised by the next save, and where there is none it is printed when the program ends, whose exit status is 120 then
+(`openckpt.training.ending`). A forked process has neither the thread nor the save: they are its parent's.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
 import threading
 import time
@@ -22,6 +21,7 @@ from importlib import import_module
 from openckpt.errors import ConflictError
 from openckpt.formats.names import step_of
 from openckpt.storage.threads import start_thread
+from openckpt.training.ending import at_end
 from openckpt.writing import SavedPath
 
 
@@ -41,6 +41,7 @@ class SaveHandle:
         self._error: BaseException | None = None
         self._is_heard = False
         self._process = os.getpid()
+        self._be_silent: Callable[[], None] = at_end(self.wait, self._unheard)
 
     def __repr__(self) -> str:
         state = "under way" if not self.done else "saved" if self._error is None else "failed"
@@ -81,27 +82,23 @@ class SaveHandle:
     def _run(self, write: Callable[[], SavedPath]) -> None:
         try:
             self._saved = write()
+            self._be_silent()
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they hold the values
+            error.add_note(f"this happened to the save of {self.path} in the background")
             self._error = error
-            atexit.register(self._tell)  # runs behind the wait for threads
         finally:
             self._ended.set()
 
     def _heard(self, error: BaseException) -> BaseException:
         """Return the error, which somebody hears now."""
         self._is_heard = True
-        atexit.unregister(self._tell)
+        self._be_silent()
         return error
 
     def _unheard(self) -> BaseException | None:
         """Return why the save failed, where nobody knows it yet; the parent's failures are no fork's business."""
         return None if self._is_heard or self._process != os.getpid() else self._error
-
-    def _tell(self) -> None:
-        error = self._unheard()
-        if error is not None:
-            raise error
 
 
 def finished(saved: SavedPath) -> SaveHandle:
@@ -161,7 +158,6 @@ class Saving:
         handle, self._handle = self._handle, None
         error = None if handle is None else handle._unheard()
         if handle is not None and error is not None:
-            error.add_note(f"this happened to the save of {handle.path} in the background")
             raise handle._heard(error)
 
     def start(self, path: str, write: Callable[[], SavedPath]) -> SaveHandle:

@@ -118,7 +118,10 @@ def _copy(target: Array, source: Array) -> None:
             np.copyto(to[start : start + size], of[start : start + size])  # without the GIL
 
     threads = [start_thread(work, "openckpt-copy") for _ in range(_THREADS - 1)]
-    work()
-    for thread in threads:
-        if thread is not None:
-            thread.join()
+    try:
+        work()
+    finally:  # an interrupt, say: nobody goes on writing into memory that the next save takes
+        parts.clear()
+        for thread in threads:
+            if thread is not None:
+                thread.join()

@@ -304,6 +304,48 @@ def test_a_program_that_ends_says_what_failed(tmp_path: Path) -> None:
     assert "a-1" in ended.stderr
     assert "b-1" in ended.stderr
     assert ended.stderr.count("No space left") >= 2
+    assert ended.returncode == 120
+
+
+@pytest.mark.parametrize(
+    ("end", "output"),
+    [("", "said at the end\n"), ("sys.exit(3)", "said at the end\n"), ("sys.stdout = None", ""), ("handle.wait()", "said at the end\n")],
+    ids=["end", "exit", "no output", "failed before"],
+)  # fmt: skip
+def test_the_exit_status_says_that_a_save_was_lost(tmp_path: Path, end: str, output: str) -> None:
+    """Python's own for a program that could not write what it had to; what others do at the end is done."""
+    program = PROGRAM + (
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('said at the end', flush=True))\n"
+        "store = FaultyFS(DISK, fail_at=5, error=errno.ENOSPC)\n"
+        "handle = openckpt.Checkpoint(w=np.ones(9)).save('run/ckpt', blocking=False, store=store)\n"
+    )
+    ended = child(program + end, tmp_path)
+    assert (ended.returncode, ended.stdout) == (120, output)
+    assert "No space left" in ended.stderr
+    heard = child(program + "try: handle.result()\nexcept OSError: pass", tmp_path)
+    assert (heard.returncode, heard.stdout, heard.stderr) == (0, "said at the end\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_worker_process_says_what_failed(tmp_path: Path) -> None:
+    """multiprocessing ends its forks without `atexit`; the parent sees it by the exit code."""
+    program = (
+        PROGRAM
+        + """
+import multiprocessing
+def work(name, store):
+    openckpt.Checkpoint(w=np.ones(9)).save(name, blocking=False, store=store)
+for name, store in (("run/whole", None), ("run/lost", FaultyFS(DISK, fail_at=5, error=errno.ENOSPC))):
+    process = multiprocessing.get_context("fork").Process(target=work, args=(name, store))
+    process.start()
+    process.join()
+    print(process.exitcode, flush=True)
+"""
+    )
+    ended = child(program, tmp_path)
+    assert ended.stdout == "0\n120\n"
+    assert ended.stderr.count("No space left") == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
