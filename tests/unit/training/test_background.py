@@ -298,11 +298,11 @@ def test_a_program_that_ends_says_what_failed(tmp_path: Path) -> None:
     program = PROGRAM + (
         "bad = lambda: FaultyFS(DISK, fail_at=5, error=errno.ENOSPC)\n"
         "for name in 'ab':\n"
-        "    openckpt.Checkpoint(w=np.ones(9)).save(f'run/{name}', blocking=False, store=bad())\n"
+        "    openckpt.Checkpoint(w=np.ones(9)).save(f'{name}/ckpt', blocking=False, store=bad())\n"
     )
     ended = child(program, tmp_path)
-    assert "a-1" in ended.stderr
-    assert "b-1" in ended.stderr
+    assert "the save of a/ckpt-1" in ended.stderr
+    assert "the save of b/ckpt-1" in ended.stderr
     assert ended.stderr.count("No space left") >= 2
     assert ended.returncode == 120
 
