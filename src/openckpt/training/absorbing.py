@@ -48,7 +48,7 @@ def absorb_states(stored: Readable, states: Mapping[LiveNode, tuple[str, Mapping
             new = absorb(found[key].item(), {name: found[array] for name, array in below.items()})
             if new is not node.object:
                 changed[node] = new
-    except Exception as error:
+    except BaseException as error:
         for back in reversed(undo):
             try:
                 back()

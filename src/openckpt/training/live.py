@@ -215,7 +215,7 @@ class LiveGraph:
         node: LiveNode | None = self.nodes[0]
         for name in way:
             node = None if node is None else node.names.get(name)
-        return None if node is None else set(_reached(node, _all_children))
+        return None if node is None else set(_reached(node, all_children))
 
     def leaves(self) -> Iterator[tuple[LiveNode, Leaf]]:
         """Yield every value of every object."""
@@ -238,7 +238,7 @@ class LiveGraph:
     def stock_children(self, node: LiveNode) -> list[tuple[str, LiveNode]]:
         """Return the edges of a node that stock TensorFlow tracks."""
         if not self.is_mixed:
-            return _all_children(node)
+            return all_children(node)
         return self._stock_children(node)
 
     def _stock_children(self, node: LiveNode) -> list[tuple[str, LiveNode]]:
@@ -252,7 +252,8 @@ class LiveGraph:
         return node.view.family != "other"
 
 
-def _all_children(node: LiveNode) -> list[tuple[str, LiveNode]]:
+def all_children(node: LiveNode) -> list[tuple[str, LiveNode]]:
+    """Return every edge of a node, whether stock TensorFlow tracks it or not."""
     return [(name, child) for name, child, _ in node.children]
 
 

@@ -17,7 +17,7 @@ from openckpt.formats.objectnodes import Attribute, Child, Node, SlotVariable
 from openckpt.formats.objectpaths import ATTRIBUTES, SLOTS, escape_name
 from openckpt.training.growing import python_types
 from openckpt.training.leaves import suffix_of
-from openckpt.training.live import LiveGraph, LiveNode, slot_nodes
+from openckpt.training.live import LiveGraph, LiveNode, all_children, slot_nodes
 from openckpt.training.tracking import Leaf
 
 FULL_GRAPH_KEY = "_OPENCKPT_OBJECT_GRAPH"
@@ -50,7 +50,7 @@ def record(live: LiveGraph) -> Recorded:
     missing = any(leaf not in keys for node in everything for leaf in node.view.leaves if leaf.spec() is not None)
     if not missing:
         return Recorded(leaves, graph, None)
-    full = _record(live, everything, _all_children, OWN_PREFIX, leaves, keys, types)
+    full = _record(live, everything, all_children, OWN_PREFIX, leaves, keys, types)
     return Recorded(leaves, graph, full)
 
 
@@ -69,10 +69,6 @@ def values_of(recorded: Recorded, path: str) -> dict[str, Any]:
                 error.where = Where(path, key)
             raise
     return values
-
-
-def _all_children(node: LiveNode) -> list[tuple[str, LiveNode]]:
-    return [(name, child) for name, child, _ in node.children]
 
 
 def _record(

@@ -225,7 +225,7 @@ def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, obje
     """Read and assign what `check_values` allowed; return the nodes whose object is another one now.
 
     Raises:
-        CheckpointError: the file changed since it was checked; a note says how many values had been assigned.
+        CheckpointError: the file changed since it was checked; a note names the values that had been assigned.
         Exception: what an object raises that does not take its state.
     """
     changed: dict[LiveNode, object] = {}
@@ -241,10 +241,12 @@ def assign_values(stored: StoredValues, checked: Checked) -> dict[LiveNode, obje
                     done += 1
                     if new is not bound.node.object:
                         changed[bound.node] = new
-    except Exception as error:
+    except BaseException as error:  # an interrupt too: the program is neither old nor new then
         if done:
-            total = len(checked.values) + len(checked.states)
-            error.add_note(f"{done} of {total} values of {stored.prefix} had been assigned when this happened")
+            nodes = [*checked.states, *(bound.node for bound in checked.values)]
+            names = [node.label() for node in nodes[:done]]
+            message = f"{done} of {len(nodes)} values of {stored.prefix} had been assigned when this happened"
+            error.add_note(f"{message}: {shown(names, _SHOWN)}")
         raise
     return changed
 

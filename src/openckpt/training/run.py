@@ -267,7 +267,7 @@ class Run:
             raise ConflictError(
                 "training.overtaken",
                 Where(path),
-                f"another program has saved into this directory since this manager looked{who}",
+                f"another program, or Checkpoint.save in this one, has saved into this directory since this manager looked{who}",
                 expected=f"{self._named!r} as the newest of the manifest" if self._named else "no manifest",
                 found=repr(present.model_checkpoint_path),
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from openckpt.errors import CheckpointError, ConflictError, CorruptionError, Mis
 from openckpt.formats.objectgraph import encode_object_graph, parse_object_graph
 from openckpt.opening.reader import CheckpointReader
 from openckpt.training import Checkpoint
+from openckpt.training.leaves import ArrayLeaf
 from openckpt.training.tracking import Child, View
 
 GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -275,7 +277,22 @@ def test_a_file_that_changes_between_the_passes_is_noticed(path: str, monkeypatc
     with pytest.raises((CorruptionError, ConflictError)) as caught:
         program.checkpoint.restore(path)
     assert caught.value.code in ("bundle.crc-mismatch", "storage.changed")
-    assert "had been assigned when this happened" in caught.value.__notes__[-1]
+    assert re.search(r"had been assigned when this happened: .*'\(root\)\.early'", caught.value.__notes__[-1])
+
+
+def test_an_interrupt_between_two_values_says_what_is_new(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C in the second pass leaves a program that is neither old nor new: it is named how far it came."""
+    real = ArrayLeaf.assign
+
+    def interrupted(self: ArrayLeaf, value: Any) -> object:
+        if value.size == 3:
+            raise KeyboardInterrupt
+        return real(self, value)
+
+    monkeypatch.setattr(ArrayLeaf, "assign", interrupted)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        Program(3).checkpoint.restore(path)
+    assert "'(root).a'" in caught.value.__notes__[-1]
 
 
 def test_a_checkpoint_that_is_replaced_between_the_passes_is_read_as_it_was(
