@@ -12,25 +12,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from xxhash import xxh3_128_digest
 
 from openckpt.errors import CheckpointError, Where
+from openckpt.formats.bundle.opening import open_bundle
 from openckpt.formats.bundle.reader import BundleReader
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual.parsing import DualShard
 from openckpt.formats.safetensors import read_header
 from openckpt.formats.spec import TensorSpec
-from openckpt.storage.disk import DISK
 from openckpt.storage.reading import ByteSource
 from openckpt.storage.writable import WritableStore
 from openckpt.writing.linking import FileId, Placed, identify
 from openckpt.writing.values import direct_bytes, encode
-
-if TYPE_CHECKING:
-    from openckpt.opening import CheckpointReader
 
 _FIRST_BYTES, _CHUNK_BYTES = 4096, 1 << 20
 """of a tensor that are read at once: what a step of training has changed differs at its beginning"""
@@ -82,7 +79,7 @@ def find_shareable(
     """Return what of a restored checkpoint is as a program has it now.
 
     Reads nothing but the beginning of a tensor that has changed. None where the checkpoint is not one that openckpt wrote into the
-    directory of ``path`` on the local disk, or is not whole any more.
+    directory of ``path``, or is not whole any more.
 
     Args:
         store: where the next save goes.
@@ -91,12 +88,10 @@ def find_shareable(
         values: of the program, by key.
         specs: of the values.
     """
-    from openckpt.opening import open
-
-    if store is not DISK or not _is_same_directory(store, prefix, path):
-        return None
     try:
-        with open(prefix) as stored, ExitStack() as sources:
+        if not _is_same_directory(store, prefix, path):
+            return None
+        with closing(open_bundle(store, prefix)) as stored, ExitStack() as sources:
             return _compare(store, stored, values, specs, sources)
     except (CheckpointError, OSError):
         return None
@@ -109,22 +104,19 @@ def _is_same_directory(store: WritableStore, prefix: str, path: str) -> bool:
 
 def _compare(
     store: WritableStore,
-    stored: CheckpointReader,
+    stored: BundleReader,
     values: Mapping[str, Any],
     specs: Mapping[str, TensorSpec],
     sources: ExitStack,
-) -> Shareable | None:
-    reader = stored.reader
-    if not isinstance(reader, BundleReader):
-        return None
+) -> Shareable:
     files, opened = [], list[ByteSource]()
-    for number in range(reader.shards.count):
-        path = reader.shards.path(number)
+    for number in range(stored.shards.count):
+        path = stored.shards.path(number)
         file = identify(store, path)  # before it is read: what has changed by the next save is not linked
         opened.append(sources.enter_context(closing(store.open(path))))
         header = read_header(opened[-1]).dual
         files.append(DataFile(path, None if header is None else file, _payload(header)))
-    there = stored.specs
+    there = dict(stored.items())
     alike = [key for key, spec in specs.items() if BY_NAME[spec.dtype].itemsize and there.get(key) == spec]
     extents = {key: stored.locate(key) for key in alike}
     places = sorted((own[0].shard, own[0].offset, key, own[0].crc) for key, own in extents.items() if len(own) == 1)
