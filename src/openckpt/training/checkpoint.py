@@ -240,6 +240,7 @@ class Checkpoint(Program):
         select: str | None = None,
         partial: bool = False,
         cast: bool = False,
+        timeout: float | None = None,
     ) -> CheckpointLoadStatus | NameBasedStatus | InitializationOnlyStatus:
         """Give the live objects their stored values, matched by name from the root; the save counter too. Waits for a save that
         is under way.
@@ -254,15 +255,17 @@ class Checkpoint(Program):
             partial: allow that some or all variables of the program get no value; without it, none at all is an error and some
                 are a warning.
             cast: restore floats of other widths; the status' report says the largest error.
+            timeout: seconds to wait for a save that is under way.
 
         Raises:
+            TimeoutError: it goes on; nothing was restored.
             NotFoundError: the checkpoint has no such part (``training.no-such-part``).
             MismatchError: no variable matches (``training.nothing-matched``), or values do not fit (``training.mismatch``).
             PathNotFoundError, FormatError, OSError: as `openckpt.open`.
         """
         if path is None:
             return InitializationOnlyStatus()
-        with self._saves.paused():
+        with self._saves.paused(timeout):
             is_first = self._counter() is None
             self._make_counter()
             try:
@@ -273,12 +276,18 @@ class Checkpoint(Program):
                 raise
 
     def read(
-        self, path: str | os.PathLike[str], *, select: str | None = None, partial: bool = False, cast: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        select: str | None = None,
+        partial: bool = False,
+        cast: bool = False,
+        timeout: float | None = None,
     ) -> CheckpointLoadStatus | NameBasedStatus | InitializationOnlyStatus:
         """Restore as `restore` does, but make no save counter where there is none yet: the first save does, and goes on
         counting from the file's.
         """
-        with self._saves.paused():
+        with self._saves.paused(timeout):
             return self._restore(os.fspath(path), select, partial=partial, cast=cast)
 
     def plan_restore(

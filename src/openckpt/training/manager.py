@@ -323,16 +323,20 @@ class CheckpointManager:
 
     # -- restoring ----------------------------------------------------------------------------------------------------
 
-    def restore_or_initialize(self) -> str | None:
+    def restore_or_initialize(self, *, timeout: float | None = None) -> str | None:
         """Restore the latest checkpoint and return its path; where there is none call ``init_fn`` and return None.
 
         One whose bytes turn out to be damaged is passed over with a `CheckpointWarning`, for the next older listed one.
 
+        Args:
+            timeout: seconds to wait for a save that is under way.
+
         Raises:
+            TimeoutError: it goes on; nothing was restored.
             CorruptionError: all of them are damaged; of the newest.
             CheckpointError, OSError: as `Checkpoint.restore`.
         """
-        self._checkpoint._saves.saving.wait()
+        self._checkpoint._saves.saving.wait(timeout)
         latest = self._run.latest
         if latest is None:
             if self._init_fn is not None:
@@ -341,7 +345,7 @@ class CheckpointManager:
         damage: CorruptionError | None = None
         for path in self._candidates(latest):
             try:
-                self._checkpoint.restore(path)
+                self._checkpoint.restore(path, timeout=timeout)
             except CorruptionError as error:
                 damage = damage or error
                 warn(f"passed over, the next older checkpoint is tried: {error}")

@@ -92,10 +92,14 @@ class Saves:
             yield
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Have the turn to change the program's values: nothing is under way, and nothing is known to be unchanged."""
-        with self.turn.taken():
-            self.saving.wait()
+    def paused(self, timeout: float | None = None) -> Iterator[None]:
+        """Have the turn to change the program's values: nothing is under way, and nothing is known to be unchanged.
+
+        Raises:
+            TimeoutError: a save goes on after so many seconds.
+        """
+        with self.turn.taken(timeout) as left:
+            self.saving.wait(left)
             self._delta.forget()
             self._buffers.frozen = frozenset()
             yield

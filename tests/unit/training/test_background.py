@@ -197,14 +197,22 @@ def test_another_thread_waits_its_turn(tmp_path: Path) -> None:
 
 
 def test_a_restore_waits_for_the_save(tmp_path: Path) -> None:
-    """What is being saved can be restored at once."""
+    """What is being saved can be restored at once; as long as it is told to."""
     disk = GateFS()
     w = np.ones(2)
     checkpoint = Checkpoint(w=w)
     handle = checkpoint.save(tmp_path / "ckpt", blocking=False, store=disk)
     w[:] = 5
+    manager = CheckpointManager(checkpoint, tmp_path, 2)
+    for wait in (
+        checkpoint.restore,
+        checkpoint.read,
+        lambda _, timeout: manager.restore_or_initialize(timeout=timeout),
+    ):
+        with pytest.raises(TimeoutError):
+            wait(handle.path, timeout=0.01)
     threading.Timer(0.0, disk.gate.set).start()
-    checkpoint.restore(handle.path).assert_consumed()
+    checkpoint.restore(handle.path, timeout=60).assert_consumed()
     assert w.tolist() == [1, 1]
 
 
