@@ -91,9 +91,10 @@ RULES: dict[Kind, Rule] = {
 }
 """The rule. A loss is an object of the graph only where it has metrics: that of a compiled model."""
 
-_OWN_NAMES = ("_tracker", "_tracked")
+_OWN_NAMES = ("_tracker", "_tracked", "_modules")
 _TENSORFLOWS = "_self_"  # what TensorFlow keeps of its own tracking, under names that begin so
 
+_CONTAINERS = (list, tuple, dict)
 _KINDS: dict[type, Kind | None] = {}
 _DULL: set[type] = (
     set()
@@ -170,6 +171,8 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
     for name, value in _attributes(owner, rule):
         kind = kind_of(value)
         if kind is None:
+            if isinstance(value, _CONTAINERS) and not value:
+                continue  # most of them are empty
             held = _held(value, exact=not rule.any_list, reached=reached)
             if held is not None:
                 yield Child(name, held, held.is_tracked and rule.family == "tensorflow")
@@ -179,7 +182,7 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
                 buffers = _buffers_of(value)
                 if buffers:
                     yield Child(name, buffers, False)
-            elif not isinstance(value, (list, tuple, dict)) and not _is_of_tensorflow(type(value)):
+            elif not isinstance(value, _CONTAINERS) and not _is_of_tensorflow(type(value)):
                 _DULL.add(type(value))
         elif kind != "loss" or hasattr(value, "_tracker"):
             reached.add(id(value))
@@ -202,16 +205,16 @@ def _children(owner: Any, rule: Rule) -> Iterator[Child]:
 def _attributes(owner: Any, rule: Rule) -> Iterator[tuple[str, object]]:
     own = vars(owner)
     modules: dict[str, object] = own.get("_modules") or {}  # where torch keeps layers
+    dull, hidden = _DULL, rule.hidden
     for name, value in own.items():
-        if name == "optimizer":
+        if modules and name == "optimizer":
             yield from modules.items()
             modules = {}
         if (
-            type(value) not in _DULL
-            and name not in rule.hidden
+            type(value) not in dull
+            and name not in hidden
             and name not in _OWN_NAMES
             and not name.startswith(_TENSORFLOWS)
-            and name != "_modules"
         ):
             yield name, value
     yield from modules.items()
@@ -245,7 +248,7 @@ class Held(Bare):
 
 def _held(value: object, *, exact: bool, reached: set[int] | None = None) -> Held | None:
     """Return a container as a part of the program, None where it holds no state."""
-    if not isinstance(value, (list, tuple, dict)) or not _holds_state(value, set() if reached is None else reached):
+    if not isinstance(value, _CONTAINERS) or not _holds_state(value, set() if reached is None else reached):
         return None
     is_plain = isinstance(value, tuple) or type(value) in (list, dict, OrderedDict) or _is_wrapper(value)
     return Held(value, is_tracked=is_plain or not exact, exact=exact)
@@ -266,7 +269,7 @@ def _holds_state(value: Any, reached: set[int]) -> bool:
         if kind_of(item) is not None:
             reached.add(id(item))
             found = True
-        elif isinstance(item, (list, tuple, dict)):
+        elif isinstance(item, _CONTAINERS):
             found = _holds_state(item, reached) or found
         else:
             found = found or _is_tensorflows(item)
@@ -281,7 +284,7 @@ def _is_tensorflows(value: object) -> bool:
     """Whether TensorFlow tracks this object as one of its own: a variable, a module, a lookup table; not a function."""
     if not _is_of_tensorflow(type(value)):
         return False
-    if isinstance(value, (list, tuple, dict)):
+    if isinstance(value, _CONTAINERS):
         return False
     from openckpt.training.adapters import view_of
 
