@@ -108,11 +108,11 @@ class Checkpoint(Program):
             blocking: return when no crash can take the checkpoint away; else as soon as the values are copied, into memory
                 that is kept for the next time.
             timeout: seconds to wait for a save that is under way.
-            delta: do not write again what has not changed since the last save with ``delta``: the checkpoint refers to it by
-                hard links to data files of that one, which may be deleted all the same. The result says how much
-                (``.linked_nbytes``), or why nothing (``.why_full``).
+            delta: do not write again what has not changed since the last save with ``delta``, or since a restore of a step in the
+                same directory: the checkpoint refers to it by hard links to data files of that one, which may be deleted all
+                the same. The result says how much (``.linked_nbytes``), or why nothing (``.why_full``).
             frozen: with ``delta``: what never changes, as the keys have it (``"model/encoder"``); looked at when it is first
-                declared, and believed afterwards.
+                declared, and believed as long as every save declares it.
             durability: see `openckpt.save`.
             store: where to write; the local disk when not given.
 
