@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import openckpt
 from fault.judging import ABSENT, read_state
 from openckpt import Checkpoint
+from openckpt.storage.disk import DISK
 from openckpt.testing import FaultyFS, PowerLossFS
 from openckpt.writing import remove_checkpoint
 
@@ -101,3 +106,30 @@ def test_a_call_that_fails_leaves_what_is_shared_alone(at: int) -> None:
     assert saved.linked_nbytes or saved.why_full
     assert read_state(history.fs, "run/a") == before
     assert read_state(history.fs, "run/c") not in (ABSENT, before)
+
+
+def test_a_call_that_fails_behind_a_restore_harms_neither_step(quick_path: Path, report: Report) -> None:
+    """Whichever it is, of those that look at the restored step too: the save is done, or nothing of it is there."""
+    outcomes: Counter[str] = Counter()
+    for at in itertools.count(1):
+        directory = quick_path / str(at)
+        state = {"constant": np.arange(500.0), "w": np.zeros(9)}
+        first = Checkpoint(state=state).save(directory / "ckpt")
+        checkpoint = Checkpoint(state=state)
+        checkpoint.restore(first)
+        state["w"] += 1
+        faulty = FaultyFS(DISK, fail_at=at)
+        try:
+            saved = checkpoint.save(directory / "ckpt", delta=True, store=faulty)
+        except OSError:
+            outcomes["refused"] += 1
+            assert read_state(DISK, str(directory / "ckpt-2")) == ABSENT
+        else:
+            outcomes["linked" if saved.linked_nbytes else "full"] += 1
+            assert openckpt.load(saved)["state/w/.ATTRIBUTES/VARIABLE_VALUE"].tolist() == [1.0] * 9
+            assert openckpt.diagnose(saved).valid
+        assert openckpt.diagnose(first).valid
+        if not faulty.fired:
+            break
+    report(f"delta saves behind a restore: call by call refused, {dict(outcomes)}")
+    assert min(outcomes[how] for how in ("refused", "linked", "full")) > 3
