@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 from openckpt.errors import (
     MismatchError,
     NotFoundError,
-    NotMatchedError,
-    PartialRestoreWarning,
     UnsupportedError,
     Where,
     shown,
@@ -26,6 +24,7 @@ from openckpt.training.binding import Binding, Bound
 from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.report import is_counter
 from openckpt.training.restoring import Checked, assign_values, check_values, prove_values, replace_objects
+from openckpt.training.status import Outcome
 from openckpt.training.tracking import VARIABLE_VALUE, Leaf, View
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def restore_by_name(
     part = split_path(select) if select else ()
     status = NameBasedStatus(stored.prefix, sorted(missing), walk, restored, live.keep(), count, part)
     if missing and not partial:
-        warn(str(status), PartialRestoreWarning)
+        status.warn_unless_expected(str(status))
     return status
 
 
@@ -186,7 +185,7 @@ def _name(node: LiveNode, stored: Container[str]) -> str:
     return dotted if dotted in stored else "/".join(path)
 
 
-class NameBasedStatus:
+class NameBasedStatus(Outcome):
     """The outcome of a restore by name, TensorFlow's ``NameBasedSaverStatus`` (formats 6.9).
 
     Every ``assert_*`` returns the status itself or raises `NotMatchedError`. Stored tensors that nobody asked for are not noticed.
@@ -202,14 +201,11 @@ class NameBasedStatus:
         wanted: int,
         part: Sequence[str] = (),
     ) -> None:
-        self.path = path
+        super().__init__(path)
         self.missing = tuple(missing)
         """names of variables of the program that the checkpoint does not have"""
         self._walk, self._restored, self._keep = walk, restored, keep
         self._wanted, self._part = wanted, part
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self}>"
 
     def __str__(self) -> str:
         text = f"{self.path}: bound {self._wanted - len(self.missing)} of {self._wanted} variables by their names"
@@ -235,18 +231,3 @@ class NameBasedStatus:
     def assert_nontrivial_match(self) -> NameBasedStatus:
         """As `assert_consumed`."""
         return self.assert_consumed()
-
-    def expect_partial(self) -> NameBasedStatus:
-        """Nothing more will be said."""
-        return self
-
-    def run_restore_ops(self, session: object = None) -> NameBasedStatus:
-        """Values are assigned at once: nothing to do."""
-        return self
-
-    def initialize_or_restore(self, session: object = None) -> NameBasedStatus:
-        """Values are assigned at once: nothing to do."""
-        return self
-
-    def _failure(self, message: str) -> NotMatchedError:
-        return NotMatchedError("training.not-matched", self.path, message)

@@ -311,7 +311,7 @@ class Checkpoint(Program):
                 if not has_graph(stored):
                     held.close()
                     by_name = restore_by_name(stored, self._live, select=select, partial=partial, cast=cast)
-                    self._restored_step = stored.step
+                    self._restored_step, self._unsaid = stored.step, by_name.unsaid
                     return by_name
                 graph = graph_of(stored)
                 if select:
@@ -340,7 +340,8 @@ class Checkpoint(Program):
             unbound = [node for node in variables if node not in restored]
             is_partial = 0 < len(unbound) < len(variables) or bool(forgotten_optimizers(graph, binding, live))
             if is_partial and not partial and not select:
-                self._unsaid = status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
+                status.warn_unless_expected(str(make_report(path, graph, binding, live, unbound, specs)))
+                self._unsaid = status.unsaid
             return status
 
     def _check(

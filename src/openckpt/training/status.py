@@ -17,7 +17,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 from openckpt.errors import NotMatchedError, PartialRestoreWarning, Where, shown, warn
 from openckpt.formats.collecting import collection_held
@@ -29,7 +29,50 @@ from openckpt.training.live import Identity, LiveGraph, LiveNode
 from openckpt.training.report import RestoreReport, make_report, unresolved_ids
 
 
-class CheckpointLoadStatus:
+class Outcome:
+    """What the outcomes of all restores have.
+
+    Attributes:
+        path: the checkpoint.
+        unsaid: the warning that is given when the program lets go of this; None where there is none.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.unsaid: Unsaid | None = None
+
+    def expect_partial(self) -> Self:
+        """Say that the rest of the file, or of the program, is not wanted; no warning will come."""
+        if self.unsaid is not None:
+            self.unsaid.detach()
+            self.unsaid = None
+        return self
+
+    def run_restore_ops(self, session: object = None) -> Self:
+        """Values are assigned at once: nothing to do."""
+        return self
+
+    def initialize_or_restore(self, session: object = None) -> Self:
+        """Values are assigned at once: nothing to do."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
+
+    def warn_unless_expected(self, text: str) -> None:
+        """Give a `PartialRestoreWarning` when the program lets go of this status, unless it calls `expect_partial` before.
+
+        Nearly always that is at once. Where the status is kept, the next save or restore says it, and the end of the program at
+        the latest.
+        """
+        self.unsaid = weakref.finalize(self, _warn, text, 3)
+
+    def _failure(self, message: str) -> NotMatchedError:
+        self.expect_partial()  # the error says what the warning would
+        return NotMatchedError("training.not-matched", self.path, message)
+
+
+class CheckpointLoadStatus(Outcome):
     """The outcome of one restore. Every ``assert_*`` returns the status itself or raises `NotMatchedError`."""
 
     def __init__(
@@ -44,13 +87,12 @@ class CheckpointLoadStatus:
         keep: object = None,
         casts: Casts | None = None,
     ) -> None:
-        self.path = path
+        super().__init__(path)
         self._casts = casts
         self._graph, self._binding, self._live = graph, binding, live
         self._restored_nodes = restored
         self._specs = specs
         self._keep = keep  # what those identities belong to
-        self._warning: Unsaid | None = None
 
     @property
     def _restored(self) -> set[Identity]:
@@ -65,7 +107,8 @@ class CheckpointLoadStatus:
         with collection_held():
             live = self._live()
             matched = {node.identity() for node in self._binding.nodes.values()}
-            needed = live.holders(optional=False)  # metrics and seeds are nothing that TensorFlow would ask about
+            # Metrics and seeds are nothing that TensorFlow would ask about.
+            needed = live.holders(optional=False, part=self._binding.part)
             labels = [node.label() for node in needed if node.identity() not in matched]
             live.release()
         if labels:
@@ -97,21 +140,6 @@ class CheckpointLoadStatus:
             raise self._failure("nothing but the root was matched" if has_values else "there is nothing to load into")
         return self
 
-    def expect_partial(self) -> CheckpointLoadStatus:
-        """Say that the rest of the file, or of the program, is not wanted; no warning will come."""
-        if self._warning is not None:
-            self._warning.detach()
-            self._warning = None
-        return self
-
-    def run_restore_ops(self, session: object = None) -> CheckpointLoadStatus:
-        """Values are assigned at once: nothing to do."""
-        return self
-
-    def initialize_or_restore(self, session: object = None) -> CheckpointLoadStatus:
-        """Values are assigned at once: nothing to do."""
-        return self
-
     # -- ours ---------------------------------------------------------------------------------------------------------
 
     @property
@@ -127,27 +155,11 @@ class CheckpointLoadStatus:
     def _holders(self, live: LiveGraph) -> list[LiveNode]:
         return live.holders(optional=not self._binding.is_stock, part=self._binding.part)
 
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self}>"
-
     def __str__(self) -> str:
         return str(self.report)
 
-    def warn_unless_expected(self, text: str) -> Unsaid:
-        """Give a `PartialRestoreWarning` when the program lets go of this status, unless it calls `expect_partial` before.
 
-        Nearly always that is at once. Where the status is kept, the next save or restore says it, and the end of the program at
-        the latest.
-        """
-        self._warning = weakref.finalize(self, _warn, text, 3)
-        return self._warning
-
-    def _failure(self, message: str) -> NotMatchedError:
-        self.expect_partial()  # the error says what the warning would
-        return NotMatchedError("training.not-matched", self.path, message)
-
-
-Unsaid: TypeAlias = "weakref.finalize[[str, int], CheckpointLoadStatus]"
+Unsaid: TypeAlias = "weakref.finalize[[str, int], Outcome]"
 """A warning that is still to be given."""
 
 

@@ -251,11 +251,16 @@ def test_names_that_are_missing_are_said(tmp_path: Path) -> None:
     path = saver_of(5.0).save(tmp_path / "m")
     program = Checkpoint(dense={"kernel": np.zeros((2, 3))}, other=np.zeros(1))
     with pytest.warns(openckpt.PartialRestoreWarning, match="bound 1 of 2") as said:
-        status = program.restore(path)
+        program.restore(path)
     assert said[0].filename == __file__
+    status = program.restore(path)
+    with pytest.warns(openckpt.PartialRestoreWarning, match="bound 1 of 2"):
+        program.save(tmp_path / "next")
     with pytest.raises(openckpt.NotMatchedError, match="other"):
-        status.assert_consumed()
-    program.restore(path, partial=True).expect_partial()
+        program.restore(path).assert_consumed()
+    assert status.expect_partial() is status
+    program.restore(path).expect_partial()
+    program.restore(path, partial=True)
     stranger = Checkpoint(x=np.zeros(1))
     with pytest.raises(MismatchError) as caught:
         stranger.restore(path)
