@@ -22,7 +22,22 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(KEYS, inner),
     max_leaves=20,
 )
-TAGS = ("!tuple", "!bytes", "!float", "!complex", "!dict", "!array", "!number", "!counter", "!torch", "!jax", "!new")
+TAGS = (
+    "!tuple",
+    "!bytes",
+    "!float",
+    "!complex",
+    "!dict",
+    "!array",
+    "!number",
+    "!counter",
+    "!torch",
+    "!jax",
+    "!text",
+    "!raw",
+    "!keys",
+    "!new",
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(("a", "AA==", "nan", "1")),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(TAGS) | st.text(), inner, max_size=2),
@@ -62,6 +77,8 @@ def test_plain_values_come_back(value: Any) -> None:
 @example({"!counter": [[[], 1]]})
 @example({"!counter": [["a", "b"]]})
 @example({"!torch": "a"})
+@example({"!text": "a"})
+@example({"!keys": ["threefry2x32", "a"]})
 def test_any_json_is_a_value_or_corruption(value: Any) -> None:
     """Nothing else is raised, whatever stands under the tags."""
     _decode(json.dumps(value).encode())

@@ -109,14 +109,23 @@ class ArrayLeaf:
 
 
 def _text_like(array: Array, value: Array) -> Array:
-    """Return stored text, an object array of bytes, as the kind of text that an array of the program holds."""
+    """Return stored text as the kind of text that an array of the program holds."""
+    kind = array.dtype.kind
+    if kind == "O" and array.size and all(isinstance(item, str) for item in array.flat):
+        return text_array(value, "U").astype(object)
+    return value if kind == "O" else text_array(value, kind)
+
+
+def text_array(value: Array, kind: str) -> Array:
+    """Return stored text, an object array of bytes, as an array of NumPy's type "U" or "S"; any other array as it is."""
     import numpy as np
 
-    kind = array.dtype.kind
-    if kind == "U" or (kind == "O" and array.size and all(isinstance(item, str) for item in array.flat)):
+    if value.dtype.kind != "O":
+        return value
+    if kind == "U":
         texts = [item.decode("utf-8", "surrogateescape") for item in value.reshape(-1).tolist()]
         value = np.array(texts, object).reshape(value.shape)
-    return value if kind == "O" else value.astype(kind)
+    return value.astype(kind)
 
 
 class NumberLeaf:

@@ -7,8 +7,12 @@ nan, 1+2j                                        {"!float": "nan"}, {"!complex":
 {0: "a"} and keys that begin with "!"            {"!dict": [[0, "a"]]}
 numpy.array(...)                                 {"!array": "path/to/it"}, the array itself is a child of the node
 numpy.float32(3)                                 {"!number": "path/to/it"}, the same with an array of rank 0
+numpy.array(["a"]), numpy.array([b"a"])          {"!text": "path/to/it"}, {"!raw": "path/to/it"}
 torch.ones(3), jax.numpy.ones(3)                 {"!torch": "path/to/it"}, {"!jax": "path/to/it"}
+jax.random.key(0)                                {"!keys": ["threefry2x32", "path/to/it"]}
 Counter(...)                                     {"!counter": [[element, count]]}
+
+Subclasses of dict and tuple come back as dicts and tuples.
 """
 
 from __future__ import annotations
@@ -22,12 +26,14 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from openckpt.errors import CorruptionError, UnsupportedError, Where
+from openckpt.errors import CorruptionError, UnsupportedError, Where, with_article
+from openckpt.training.leaves import text_array
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
 _DEEPEST = 200
+_SHOWN = 12  # parts of a path, in a message
 
 
 def encode_state(value: object, where: Where) -> tuple[bytes, dict[str, Array]]:
@@ -73,10 +79,12 @@ def _plain(value: object, path: tuple[str, ...], arrays: dict[str, Array], where
         if name in arrays:
             raise _refusal(value, path, where, "shares its path with another array")
         arrays[name] = array
-        return {kind: name}
+        return {kind: [value.dtype._impl.name, name] if kind == "!keys" else name}  # type: ignore[attr-defined]
     raise _refusal(value, path, where, "can be saved neither as JSON nor as an array")
 
 
+_TEXTS = {"U": "!text", "T": "!text", "S": "!raw"}
+"""kind of a NumPy type -> tag"""
 _FRAMEWORKS = {"!torch": "torch", "!jax": "jax"}
 """tag -> the package whose arrays it stands for; ``adapters/<package>_values.py`` turns them into NumPy's and back"""
 
@@ -88,12 +96,19 @@ def _as_array(value: object) -> tuple[str, Array | None]:
     if isinstance(value, (np.generic, np.ndarray)):
         array = np.asarray(value)
         storable = array.dtype.kind not in "OMmV" or array.dtype.isbuiltin == 2
-        return "!array" if isinstance(value, np.ndarray) else "!number", array if storable else None
+        tag = _TEXTS.get(array.dtype.kind, "!array") if isinstance(value, np.ndarray) else "!number"
+        return tag, array if storable and not isinstance(value, np.ma.MaskedArray) else None
     roots = {base.__module__.partition(".")[0].removesuffix("lib") for base in type(value).__mro__}
     for tag, package in _FRAMEWORKS.items():
         if package in roots and hasattr(value, "dtype"):
             values = _values_of(package)
-            return tag, None if values.why_not_stored(value) else values.to_array(value)
+            if values.why_not_stored(value):
+                return tag, None
+            return (
+                ("!keys", values.key_data(value))
+                if tag == "!jax" and values.is_key(value)
+                else (tag, values.to_array(value))
+            )
     if hasattr(value, "__array__") and hasattr(value, "dtype") and hasattr(value, "shape"):
         try:
             return "!array", np.asarray(value)
@@ -107,8 +122,11 @@ def _values_of(package: str) -> Any:
 
 
 def _refusal(value: object, path: tuple[str, ...], where: Where, why: str) -> UnsupportedError:
-    name = ".".join(path) or "the value"
-    return UnsupportedError("training.not-plain", where, f"{name}, a {type(value).__name__}, {why}")
+    shown = path if len(path) < _SHOWN else (*path[:_SHOWN], "...")
+    name = ".".join(shown) or "the value"
+    return UnsupportedError(
+        "training.not-plain", where, f"{name} of its state, {with_article(type(value).__name__)}, {why}"
+    )
 
 
 def decode_state(data: bytes, arrays: Mapping[str, Array], where: Where) -> Any:
@@ -143,6 +161,8 @@ def _value(plain: Any, arrays: Mapping[str, Array]) -> Any:
                 return {_hashable(_value(key, arrays)): _value(item, arrays) for key, item in held}
             case "!array":
                 return arrays[held]
+            case "!text" | "!raw":
+                return text_array(arrays[held], "U" if tag == "!text" else "S")
             case "!number":
                 return arrays[held][()]
             case "!counter":
@@ -151,6 +171,9 @@ def _value(plain: Any, arrays: Mapping[str, Array]) -> Any:
                 package = _FRAMEWORKS[tag]
                 # A program without the framework gets NumPy's arrays.
                 return _values_of(package).from_array(arrays[held]) if package in sys.modules else arrays[held]
+            case "!keys":
+                impl, name = held
+                return _values_of("jax").wrapped(arrays[name], impl) if "jax" in sys.modules else arrays[name]
             case _ if tag.startswith("!"):
                 raise ValueError(f"unknown kind {tag!r}")
     return {key: _value(item, arrays) for key, item in plain.items()}

@@ -183,6 +183,26 @@ def test_keys_are_their_data_and_their_implementation(jax: Any, jnp: Any, tmp_pa
         assert caught.value.code == "training.mismatch"
 
 
+def test_keys_in_a_state_dict_come_back_as_keys(jax: Any, tmp_path: Path) -> None:
+    """A data loader that draws with JAX."""
+
+    class Loader:
+        def __init__(self, seed: int) -> None:
+            self.keys = jax.random.split(jax.random.key(seed, impl="rbg"), 2)
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"keys": self.keys}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.keys = state["keys"]
+
+    saved, loader = Loader(1), Loader(2)
+    path = Checkpoint(loader=saved).write(tmp_path / "ckpt")
+    Checkpoint(loader=loader).read(path).assert_consumed()
+    assert loader.keys.dtype == saved.keys.dtype
+    assert jax.random.key_data(loader.keys).tolist() == jax.random.key_data(saved.keys).tolist()
+
+
 def test_abstract_targets_take_values_and_have_none_to_save(jax: Any, jnp: Any, tmp_path: Path) -> None:
     """`jax.eval_shape` gives the target: no memory before the restore; keys too."""
 

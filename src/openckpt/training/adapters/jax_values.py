@@ -53,6 +53,17 @@ def is_key(value: Any) -> bool:
     return bool(jax.numpy.issubdtype(value.dtype, jax.dtypes.prng_key))
 
 
+def key_data(keys: Any) -> Array:
+    """Return the numbers of random keys on the host: uint32, one dimension more than the keys have."""
+    data: Array = np.asarray(jax.random.key_data(keys))
+    return data
+
+
+def wrapped(data: Array, impl: str) -> Any:
+    """Return random keys of their numbers and the name of who makes numbers of them; the data itself where there is none."""
+    return jax.random.wrap_key_data(jax.numpy.array(data), impl=impl) if data.size else data
+
+
 def to_array(value: Any) -> Array:
     """Return the values on the host, put together from all devices; read-only."""
     return np.asarray(value)
@@ -192,7 +203,7 @@ def _keys(keys: Any) -> View:
     kind = keys.dtype._impl  # JAX says it publicly of arrays only, not of what stands for one
     shape = (*keys.shape, *kind.key_shape)
     is_real = _has_values(keys)
-    data = np.asarray(jax.random.key_data(keys)) if is_real else np.zeros(0, np.uint32)
+    data = key_data(keys) if is_real else np.zeros(0, np.uint32)
     text, arrays = encode_state({"impl": kind.name, "data": data}, Where("", "random keys"))
 
     def examine(stored: bytes, specs: Mapping[str, TensorSpec]) -> str | None:
