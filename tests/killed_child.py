@@ -5,15 +5,14 @@ This process imports the framework, computes nothing with it and so has no threa
 
 from __future__ import annotations
 
-import hashlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fault.killed import Program, die_often
+from fault.killed import Program, die_often, digest_of
 from openckpt import Checkpoint
 
 
@@ -21,13 +20,6 @@ def batch_of(step: int) -> tuple[Any, Any]:
     """Return the inputs and targets of a step."""
     x = np.random.default_rng(step).normal(size=(4, 64)).astype(np.float32)
     return x, np.sin(x[:, :1])
-
-
-def digest_of(arrays: Iterable[Any]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 class Torch:

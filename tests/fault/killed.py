@@ -9,14 +9,17 @@ Where it dies is counted in calls of one phase of a save, so that each phase has
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 import openckpt
 from openckpt.storage.writable import WritableStore
@@ -126,6 +129,14 @@ class Journal:
         """Return what was said last behind a word."""
         lines = self._path.read_text().split("\n")[:-1] if self._path.exists() else []
         return next((line.removeprefix(f"{word} ") for line in reversed(lines) if line.startswith(f"{word} ")), default)
+
+
+def digest_of(arrays: Iterable[Any]) -> str:
+    """Return what tells arrays from others of the same number, types and shapes."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fault.killed import Phases, die_often
+from fault.killed import Phases, die_often, digest_of
 from openckpt import Checkpoint
 from openckpt.testing import Call
 
@@ -44,7 +44,7 @@ class Arrays:
             after_each()
 
     def digest(self) -> str:
-        return repr([array.tolist() for array in self.state.values()])
+        return digest_of(self.state.values())
 
 
 def test_a_killed_training_goes_on_where_it_was(quick_path: Path, report: Report) -> None:
