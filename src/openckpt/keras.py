@@ -1,4 +1,5 @@
-"""`SaveCheckpoint`: a Keras callback that saves all state of a training and resumes it, on every backend.
+"""`SaveCheckpoint`: a Keras callback that saves all state of a training and resumes it, on every backend; `random_state` for loops
+of your own.
 
 In the place of ``ModelCheckpoint`` and ``BackupAndRestore``: model, optimizer, metrics, seeds, the place in the training and
 random numbers are one checkpoint, durable when the callback returns, and readable by stock TensorFlow.
@@ -10,16 +11,42 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import keras
 import numpy as np
 from keras.callbacks import Callback
 
 from openckpt.storage.writable import Durability
 from openckpt.training import Checkpoint, CheckpointManager
 
-__all__ = ["SaveCheckpoint"]
+__all__ = ["SaveCheckpoint", "random_state"]
+
+
+def random_state() -> dict[str, object]:
+    """Return the generators of random numbers that a Keras program draws from and no model holds, to be saved with it.
+
+        ckpt = openckpt.Checkpoint(model=model, random=openckpt.keras.random_state())
+
+    ``"python"`` and ``"numpy"``, whose numbers shuffle the data of ``fit`` on JAX; ``"keras"``, which `keras.random` uses where it
+    is given no seed; on the PyTorch backend ``"torch"``, its generator on the CPU, which shuffles the data there. TensorFlow
+    shows nobody the state of its own ``tf.random`` functions.
+    """
+    found: dict[str, object] = {"python": random, "numpy": np.random}
+    drawn = random.getstate()  # Keras seeds the generator by it, should this be its first use
+    try:
+        from keras.src.random.seed_generator import global_seed_generator
+
+        found["keras"] = global_seed_generator()
+    except ImportError:  # there is no public way to it, and other versions may have another
+        pass
+    finally:
+        random.setstate(drawn)
+    if keras.backend.backend() == "torch":
+        found["torch"] = sys.modules["torch"].default_generator
+    return found
 
 
 class SaveCheckpoint(Callback):
@@ -39,7 +66,8 @@ class SaveCheckpoint(Callback):
         mode: whether a low (``"min"``) or a high (``"max"``) value is good.
         keep_best: how many of the best.
         resume: whether to restore when training begins.
-        random_state: whether Python's and NumPy's global random generators are part of the checkpoint, and of what is restored.
+        random_state: whether the random generators that no model holds are part of the checkpoint, and of what is restored: see
+            `openckpt.keras.random_state`.
         also: other objects to save, by name.
         blocking: return to the training when the checkpoint is on the disk; else as soon as the values are copied. What fails in the
             background is raised at the next save, or when training ends.
@@ -118,7 +146,7 @@ class SaveCheckpoint(Callback):
     def _made(self, model: Any) -> CheckpointManager:
         children: dict[str, Any] = {"model": model, "epoch": 0, "batch": 0, **self._also}
         if self._random:
-            children["random"] = {"python": random.getstate.__self__, "numpy": np.random.get_state.__self__}  # type: ignore[attr-defined]
+            children["random"] = random_state()
         keep: Any = self._keep
         return CheckpointManager(Checkpoint(**children), self._directory, durability=self._durability, **keep)
 

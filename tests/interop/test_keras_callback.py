@@ -93,17 +93,20 @@ def test_the_best_stay(resume: Any, build: Any, saving: Any) -> None:
     assert callback.manager.best_checkpoint.endswith(f"-{np.argmax(losses) + 1}")
 
 
-def test_random_generators_and_other_objects_come_back(resume: Any, build: Any, saving: Any) -> None:
-    """Python's, NumPy's global one, and what the program adds."""
+def test_random_generators_and_other_objects_come_back(keras: Any, resume: Any, build: Any, saving: Any) -> None:
+    """Python's, NumPy's and Keras's global ones, and what the program adds."""
     own = {"best": 0.5, "table": np.zeros(2)}
+
+    def drawn() -> tuple[float, float, float]:
+        return random.random(), np.random.random(), float(keras.random.uniform(()))
+
     resume.train(build(), [saving(also={"own": own})], epochs=1)
-    expected = random.random(), np.random.random()
-    random.seed(1)
-    np.random.seed(1)
+    expected = drawn()
+    keras.utils.set_random_seed(1)
 
     fresh = {"best": 0.0, "table": np.ones(2)}
     saving(also={"own": fresh}).restore(build())
-    assert (random.random(), np.random.random()) == expected
+    assert drawn() == expected
     assert fresh["best"] == 0.5
     np.testing.assert_array_equal(fresh["table"], [0, 0])
 
@@ -131,6 +134,17 @@ def test_another_model_is_refused_before_anything_is_trained(keras: Any, resume:
         resume.train(other, [saving()])
     for one, two in zip(before, other.weights, strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_asking_for_the_random_generators_draws_from_none(keras: Any) -> None:
+    """Keras seeds its own with a number of Python's, should that be its first use."""
+    import openckpt.keras
+
+    keras.utils.set_random_seed(3)
+    expected = random.random()
+    keras.utils.set_random_seed(3)
+    assert set(openckpt.keras.random_state()) == {"python", "numpy", "keras"}
+    assert random.random() == expected
 
 
 @pytest.mark.parametrize("every", [0, -1, "batch", 1.5, True])
