@@ -164,6 +164,15 @@ def test_placeholders_are_filled_shell_quoted() -> None:
                 assert shlex.quote(nasty) in filled
 
 
+@pytest.mark.parametrize(
+    ("path", "around"),
+    [("run/ckpt-1.index", "run"), ("run", "."), ("run/", "."), (".", ".."), ("..", "../.."), ("/run", "/"), ("/", "/")],
+)
+def test_the_directory_around_a_place_is_another_one(path: str, around: str) -> None:
+    """Also where the place is a directory called by dots: searching it again would find nothing again."""
+    assert fix_for("run.none", Where(path)) == f"openckpt find {around}"
+
+
 def test_the_error_carries_the_catalogues_fix() -> None:
     """An error shows the fix of its code, with the place filled in."""
     error = CorruptionError("storage.short-read", Where("run/ckpt-1.data-00000-of-00001"), "too short")

@@ -1,4 +1,4 @@
-"""The command line: ``openckpt doctor | find | ls | tree | show | demo``.
+"""The command line: ``openckpt doctor | find | ls | tree | show | convert | demo``.
 
 One module per command, each a thin shell over one public function: it parses, calls, renders and picks the exit code.
 Only the module of the command that runs is imported, and rich only to draw on a terminal: ``openckpt ls PREFIX`` is a

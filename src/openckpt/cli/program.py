@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -56,7 +57,7 @@ class LazyGroup(click.Group):
         """Run the command; a closed pipe is told apart from every other trouble with a file."""
         try:
             result = super().invoke(ctx)
-            sys.stdout.flush()
+            _flush_stdout()
         except BrokenPipeError:
             raise OutputClosedError from None
         except KeyboardInterrupt:
@@ -83,7 +84,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, value: bool) -> 
 )  # fmt: skip
 @general_options
 def program() -> None:
-    """Open, prove and explain TensorFlow checkpoints - without TensorFlow.
+    """Open, prove, explain and convert TensorFlow checkpoints - without TensorFlow.
 
     PATH may be a prefix, any file of a checkpoint, a directory (its latest checkpoint), an archive, archive.tar.gz!inner/prefix,
     a SavedModel, .keras, .h5, .safetensors or .npz.
@@ -101,7 +102,7 @@ def run(arguments: Sequence[str]) -> int:
         code = program.main(list(arguments), prog_name="openckpt", standalone_mode=False, obj=settings)
         return code if isinstance(code, int) else exits.YES
     except OutputClosedError:
-        _abandon_stdout()
+        _give_up_stdout()
         return exits.PIPE_CLOSED
     except (InterruptedByUserError, click.Abort, KeyboardInterrupt):
         error_line("interrupted")
@@ -112,6 +113,7 @@ def run(arguments: Sequence[str]) -> int:
         if settings.debug:
             raise
         report_error(error)
+        _give_up_stdout()
         return exits.exit_code_of(error)
     except Exception as error:
         if settings.debug:
@@ -128,9 +130,19 @@ def _usage(error: click.ClickException) -> int:
     return exits.USAGE
 
 
-def _abandon_stdout() -> None:
-    # Closing fails to write what is left, and marks the stream closed, so that Python's own flush at exit stays silent.
+def _flush_stdout() -> None:
     try:
-        sys.stdout.close()
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
+def _give_up_stdout() -> None:
+    # Where what is left cannot be written, closing marks the stream closed all the same, so that Python's own flush at exit
+    # stays silent and leaves the exit code alone.
+    try:
+        sys.stdout.flush()
     except OSError:
-        pass
+        with suppress(OSError):
+            sys.stdout.close()

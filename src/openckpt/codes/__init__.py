@@ -49,7 +49,6 @@ CATALOGUE: dict[str, Code] = {name: code for area in _AREAS for name, code in ar
 
 def fix_for(code: str, where: Where) -> str | None:
     """Return the catalogue's fix for ``code`` at ``where`` with its placeholders filled, or None where there is none."""
-    import os.path
     import re
 
     from openckpt.codes.quoting import quoted, quoted_word
@@ -61,7 +60,17 @@ def fix_for(code: str, where: Where) -> str | None:
     values = {
         "path": quoted(path_),
         "prefix": quoted(re.sub(r"\.(index|meta|data-\d{5,}-of-\d{5,})$", "", path_)),
-        "dir": quoted(os.path.dirname(path_) or "."),
+        "dir": quoted(_directory_around(path_)),
         "key": quoted_word(where.key or ""),
     }
     return re.sub(r"\{(path|prefix|dir|key)\}", lambda m: values[m[1]], entry.fix)
+
+
+def _directory_around(path: str) -> str:
+    """Return the directory in which a file or a directory lies, as near to the given path as can be."""
+    import os.path
+
+    directory, name = os.path.split(path)
+    if name in ("", ".", ".."):
+        return os.path.normpath(os.path.join(path, os.pardir))
+    return directory or "."

@@ -32,7 +32,7 @@ CODES: dict[str, Code] = {
     "run.none": Code(
         "error",
         "Nothing in this directory is a checkpoint: it is the wrong directory, or the download or copy brought none of the files.",
-        "openckpt find {path}",
+        "openckpt find {dir}",
     ),
     "run.none-whole": Code(
         "error",

@@ -52,7 +52,7 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
     if not trained:
         if damaged:
             raise CorruptionError("path.no-complete", place, f"no checkpoint here can be opened: {damaged[0]}")
-        raise _nothing(store, root, place, limits)
+        raise _nothing(store, root, place, limits, inside_archive)
     if len(trained) > 1 and not inside_archive:
         names = shown([store.display(run.choice.group.prefix) for run in trained], 5)
         raise UnsupportedError("path.several", place, f"several runs lie below this directory: {names}")
@@ -65,10 +65,11 @@ def choose_below(store: Store, root: str, *, limits: Limits, inside_archive: boo
     return Target(store, group.prefix, group.format, How("below", reason), others)
 
 
-def _nothing(store: Store, root: str, place: str, limits: Limits) -> PathNotFoundError:
+def _nothing(store: Store, root: str, place: str, limits: Limits, inside_archive: bool) -> PathNotFoundError:
     """Make the error for a place without a checkpoint; archives that lie in it may hold one, and are named."""
     archives = sorted(stat.path for stat in group_directory(store, root, limits=limits).archives)
-    message = "there is no checkpoint here or below"
+    depth = "or below" if inside_archive else f"or down to {_DEEPEST} levels below"
+    message = f"there is no checkpoint here {depth}"
     if not archives:
         return PathNotFoundError("path.no-checkpoint", place, message)
     paths = [store.display(path) for path in archives]

@@ -55,6 +55,7 @@ def plain_environment(**changes: str) -> dict[str, str]:
         "LC_ALL",
         "LC_CTYPE",
         "LANG",
+        "PYTHONUNBUFFERED",
     )
     return {**{key: value for key, value in os.environ.items() if key not in drop}, **changes}
 

@@ -116,6 +116,20 @@ def test_closed_streams_leave_the_exit_code(run_folder: Path, closed: str) -> No
         assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no full device")
+@pytest.mark.parametrize("command", ["ls", "doctor", "find", "tree"])
+def test_output_that_cannot_be_written_is_4(run_folder: Path, command: str) -> None:
+    """Two lines of ours, and nothing that Python adds at its end."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "openckpt.cli", command, run_folder], stdout=full, stderr=subprocess.PIPE, text=True,
+            env=plain_environment(),
+        )  # fmt: skip
+    assert done.returncode == exits.NO_PATH
+    assert all(line.startswith("openckpt: error: ") for line in done.stderr.splitlines())
+    assert "No space left" in done.stderr
+
+
 def test_a_mistyped_command_names_the_nearest(openckpt_cli: Runner) -> None:
     """`openckpt docter` is one letter away."""
     assert "did you mean doctor?" in openckpt_cli("docter", "x").err

@@ -169,7 +169,9 @@ def test_empty_directory_has_nothing(run: Run) -> None:
     (run / "empty").mkdir()
     report = run.diagnose()
     assert not report.valid
-    assert only(report, "run.none").severity == "error"
+    finding = only(report, "run.none")
+    assert finding.severity == "error"
+    assert finding.fix == f"openckpt find {run.directory.parent}"  # below it everything has been looked at
 
 
 def test_graphs_without_values(run: Run) -> None:

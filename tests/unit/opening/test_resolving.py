@@ -208,6 +208,8 @@ def test_the_only_run_below_a_directory_is_found() -> None:
     assert seen(zoo, "zoo") == ("zoo/checkpoint/ckpt-0", "bundle-v2", "below")
     assert code({**bundles("runs/a/ckpt-1", "runs/b/ckpt-1")}, "runs") == "path.several"
     assert code({"logs/a.txt": b"x"}, "logs") == "path.no-checkpoint"
+    assert "below" in seen(bundles("runs/1/2/3/ckpt-1"), "runs")
+    assert code(bundles("runs/1/2/3/4/ckpt-1"), "runs") == "path.no-checkpoint"  # `find`, its fix, has no such bound
     assert code({"stubs/a.index": LFS}, "stubs") == "path.no-complete"
 
 
