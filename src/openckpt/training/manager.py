@@ -11,8 +11,9 @@ import operator
 import os
 import posixpath
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any, Literal, SupportsFloat, SupportsIndex, SupportsInt, TypeAlias, TypedDict, Unpack, overload
 
 from openckpt.errors import CorruptionError, PathNotFoundError, warn
@@ -326,7 +327,8 @@ class CheckpointManager:
     def restore_or_initialize(self, *, timeout: float | None = None) -> str | None:
         """Restore the latest checkpoint and return its path; where there is none call ``init_fn`` and return None.
 
-        One whose bytes turn out to be damaged is passed over with a `CheckpointWarning`, for the next older listed one.
+        One whose bytes turn out to be damaged is passed over with a `CheckpointWarning`, for the next older listed one, and then
+        for those that were kept for good. It counts for nothing when the next save looks at which are the newest.
 
         Args:
             timeout: seconds to wait for a save that is under way.
@@ -343,11 +345,12 @@ class CheckpointManager:
                 self._init_fn()
             return None
         damage: CorruptionError | None = None
-        for path in self._candidates(latest):
+        for path in chain([latest], self._run.older()):
             try:
                 self._checkpoint.restore(path, timeout=timeout)
             except CorruptionError as error:
                 damage = damage or error
+                self._run.damaged.add(path)
                 warn(f"passed over, the next older checkpoint is tried: {error}")
                 continue
             self._run.latest = path
@@ -356,12 +359,6 @@ class CheckpointManager:
             return path
         assert damage is not None
         raise damage
-
-    def _candidates(self, latest: str) -> Iterator[str]:
-        yield latest
-        for path in reversed(self._run.steps):
-            if path != latest and not why_not_whole(self._store, path):
-                yield path
 
     # -- how ----------------------------------------------------------------------------------------------------------
 

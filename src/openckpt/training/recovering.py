@@ -12,7 +12,7 @@ takes it up. Nothing here is written; entries of a manifest are followed only wi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -46,6 +46,7 @@ class Recovered:
         last_preserved: see `openckpt.training.retention.Plan`.
         named: the newest checkpoint as the manifest writes it, "" where there is no manifest that could be read.
         highest: the highest number of a checkpoint of this name on the disk, 0 where there is none.
+        damaged: those that were found not to be whole; not every one was looked at.
     """
 
     newest: str | None = None
@@ -54,6 +55,7 @@ class Recovered:
     last_preserved: float = 0.0
     named: str = ""
     highest: int = 0
+    damaged: set[str] = field(default_factory=set)
 
 
 def recover(store: Store, directory: str, name: str, now: float) -> Recovered:
@@ -68,7 +70,7 @@ def recover(store: Store, directory: str, name: str, now: float) -> Recovered:
     Raises:
         OSError: the system refused.
     """
-    numbers = sorted(_numbers_on_disk(store, directory, name), reverse=True)
+    numbers = numbers_on_disk(store, directory, name)
     found = Recovered(highest=max(numbers, default=0))
     manifest, said = read_run_manifest(store, directory)
     if manifest is None:
@@ -89,7 +91,11 @@ def recover(store: Store, directory: str, name: str, now: float) -> Recovered:
             found.newest = named
             return found
         said = f"the manifest names {manifest.model_checkpoint_path!r}, but {why}"
-    found.newest = next((path for path in dict.fromkeys(candidates) if not why_not_whole(store, path)), None)
+    for path in dict.fromkeys(candidates):
+        if not why_not_whole(store, path):
+            found.newest = path
+            break
+        found.damaged.add(path)
     if found.newest is not None:
         warn(f"{directory or '.'}: {said}; the latest complete checkpoint is {found.newest!r}")
     elif said != _NO_MANIFEST:
@@ -239,13 +245,12 @@ def _record_in(store: Store, lock: str, name: str) -> list[int]:
         return []
 
 
-def _numbers_on_disk(store: Store, directory: str, name: str) -> Iterator[int]:
+def numbers_on_disk(store: Store, directory: str, name: str) -> list[int]:
+    """Return the numbers of the checkpoints of a name that have any file, the highest first."""
     below, stem = store.split(store.join(directory, name))
-    for stat in _scan(store, below):
-        prefix = prefix_of(stat.name) if stat.name.startswith(f"{stem}-") else None
-        step = None if prefix is None else step_of(prefix)
-        if step is not None and prefix == f"{stem}-{step}":
-            yield step
+    prefixes = {prefix_of(stat.name) for stat in _scan(store, below) if stat.name.startswith(f"{stem}-")}
+    steps = ((prefix, step_of(prefix)) for prefix in prefixes if prefix is not None)
+    return sorted((step for prefix, step in steps if step is not None and prefix == f"{stem}-{step}"), reverse=True)
 
 
 def _scan(store: Store, directory: str) -> list[FileStat]:

@@ -92,7 +92,11 @@ class Plan:
 
 
 def plan_retention(
-    steps: Sequence[SavedStep], rules: Retention, last_preserved: float, pinned: Collection[str] = ()
+    steps: Sequence[SavedStep],
+    rules: Retention,
+    last_preserved: float,
+    pinned: Collection[str] = (),
+    damaged: Collection[str] = (),
 ) -> Plan:
     """Return what is to become of the steps; the last one, which has just been saved, always stays.
 
@@ -101,20 +105,25 @@ def plan_retention(
         rules: what to keep.
         last_preserved: see `Plan`.
         pinned: paths that are never deleted.
+        damaged: paths that cannot be restored: none counts among the newest or the best, and goes with those that are older.
 
     Raises:
         Exception: as the caller's policy, with a note; TypeError where it names anything but steps and paths.
     """
-    if rules.max_to_keep is None or len(steps) <= rules.max_to_keep:
+    whole = [step for step in steps if step.path not in damaged]
+    if rules.max_to_keep is None or len(whole) <= rules.max_to_keep:
         return Plan(tuple(steps), (), (), last_preserved)
-    held = {step.path for step in best_steps(steps, rules)}
+    held = {step.path for step in best_steps(whole, rules)}
     if rules.policy is not None:
-        held.update(_named_by(rules.policy, steps))
+        held.update(_named_by(rules.policy, whole))
     listed: list[SavedStep] = []
     preserved: list[SavedStep] = []
     deleted: list[SavedStep] = []
-    for step in steps[: -rules.max_to_keep]:
-        if rules.every_n_hours and step.time - rules.every_n_hours * 3600.0 >= last_preserved:
+    newest = steps.index(whole[-rules.max_to_keep])
+    for step in steps[:newest]:
+        if step.path in damaged and step.path not in pinned:
+            deleted.append(step)
+        elif rules.every_n_hours and step.time - rules.every_n_hours * 3600.0 >= last_preserved:
             last_preserved = step.time
             preserved.append(step)
         elif step.path in pinned or _is_round(step, rules.every_n_steps):
@@ -123,7 +132,7 @@ def plan_retention(
             listed.append(step)
         else:
             deleted.append(step)
-    return Plan((*listed, *steps[-rules.max_to_keep :]), tuple(preserved), tuple(deleted), last_preserved)
+    return Plan((*listed, *steps[newest:]), tuple(preserved), tuple(deleted), last_preserved)
 
 
 def _named_by(policy: Policy, steps: Sequence[SavedStep]) -> list[str]:

@@ -18,12 +18,19 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from openckpt.errors import ConflictError, Where, warn
 from openckpt.formats.manifest import Manifest, encode_manifest
-from openckpt.formats.names import INDEX_SUFFIX, RUN_STEM
+from openckpt.formats.names import INDEX_SUFFIX, RUN_STEM, step_of
 from openckpt.storage.commit import Commit
 from openckpt.storage.pending import doing
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.training.primary import Rank
-from openckpt.training.recovering import encode_run_record, find_gone, read_run_manifest, recover
+from openckpt.training.recovering import (
+    encode_run_record,
+    find_gone,
+    numbers_on_disk,
+    read_run_manifest,
+    recover,
+    why_not_whole,
+)
 from openckpt.training.retention import Retention, SavedStep, plan_retention
 from openckpt.writing import SavedPath, remove_checkpoint
 from openckpt.writing.manifests import ManifestUpdate, replace_manifest
@@ -40,6 +47,7 @@ class Run:
         latest: the newest whole checkpoint, None where there is none.
         steps: the listed ones by path, oldest first.
         highest: the highest number of a checkpoint of this name that lay there before.
+        damaged: the paths that somebody found damaged, and nobody saved anew.
         saved: the step that was saved last.
         written: the paths of all that were.
     """
@@ -68,6 +76,7 @@ class Run:
         self.latest = found.newest
         self.steps = {step.path: step for step in found.steps}
         self.highest = found.highest
+        self.damaged = found.damaged
         self.saved: SavedStep | None = None
         self.written: set[str] = set()
         self._unlisted = found.unlisted
@@ -81,6 +90,16 @@ class Run:
         said = float(self._clock())
         self._time = max(said, self._time) if math.isfinite(said) else max(self._time, 1.0)
         return self._time
+
+    def older(self) -> Iterator[str]:
+        """Yield what is whole beside the latest, the newest first: the listed ones, then those that were kept for good."""
+        latest = step_of(self.latest or "")
+        numbers = numbers_on_disk(self._store, self._directory, self._name)
+        kept = [n for n in numbers if latest is not None and n < latest]
+        paths = [self._store.join(self._directory, f"{self._name}-{number}") for number in kept]
+        for path in dict.fromkeys([*reversed(self.steps), *paths]):
+            if path != self.latest and not why_not_whole(self._store, path):
+                yield path
 
     # -- a save -------------------------------------------------------------------------------------------------------
 
@@ -133,6 +152,7 @@ class Run:
         self.latest = step.path
         self.saved = step
         self.written.add(step.path)
+        self.damaged.discard(step.path)
         self._named = self._entry(step.path)
         self._unlisted = []
 
@@ -192,7 +212,7 @@ class Run:
             del self.steps[path]  # by now the save has swept up after the dead
         self._found = set()
         steps, best = tuple(self.steps.values()), self._rules.best
-        plan = plan_retention(steps, self._rules, self._last_preserved, self._pinned)
+        plan = plan_retention(steps, self._rules, self._last_preserved, self._pinned, self.damaged)
         if (
             plan.deleted
             and best is not None

@@ -433,11 +433,7 @@ def test_the_latest_is_the_latest_whole_one_and_the_fallback_is_said(three: Path
 
 def test_damaged_bytes_are_passed_over_when_it_restores(three: Path) -> None:
     """Names and sizes do not tell; the checksum does, before anything is assigned."""
-    data = three / "ckpt-3.data-00000-of-00001"
-    raw = bytearray(data.read_bytes())
-    place = raw.find(np.full(3, 3.0).tobytes())
-    raw[place] ^= 1
-    data.write_bytes(raw)
+    damage(three, 3)
     manager = manager_of(three, 3, clock=Ticking(2000.0))
     with pytest.warns(CheckpointWarning, match="passed over"):
         assert names([manager.restore_or_initialize() or ""]) == ["ckpt-2"]
@@ -447,6 +443,42 @@ def test_damaged_bytes_are_passed_over_when_it_restores(three: Path) -> None:
             path.unlink()
     with pytest.warns(CheckpointWarning), pytest.raises(CorruptionError):
         manager_of(three, 3, clock=Ticking(2000.0)).restore_or_initialize()
+
+
+def damage(directory: Path, number: int) -> None:
+    """Change a bit of a step's tensor, which only its checksum tells."""
+    data = directory / f"ckpt-{number}.data-00000-of-00001"
+    raw = bytearray(data.read_bytes())
+    raw[raw.find(np.full(3, float(number)).tobytes())] ^= 1
+    data.write_bytes(raw)
+
+
+def test_a_damaged_step_takes_no_whole_ones_place(three: Path) -> None:
+    """Two are to stay, and two that can be restored do: the damaged one goes when it is older than these."""
+    damage(three, 3)
+    manager = manager_of(three, 2, clock=Ticking(2000.0))
+    with pytest.warns(CheckpointWarning, match="passed over"):
+        manager.restore_or_initialize()
+    manager.save()
+    assert steps_on_disk(three) == ["ckpt-2", "ckpt-3", "ckpt-4"]
+    manager.save()
+    assert steps_on_disk(three) == ["ckpt-4", "ckpt-5"]
+
+
+def test_steps_that_were_kept_for_good_are_restored_too_where_the_newest_is_damaged(tmp_path: Path) -> None:
+    """They are listed no more; newer ones that nobody lists are not taken for older."""
+    manager = manager_of(tmp_path, 1, keep_every_n_steps=2)
+    for number in range(1, 6):
+        manager.checkpoint.w[:] = number
+        manager.save()
+    openckpt.save(tmp_path / "ckpt-9", {"w": np.zeros(1)})
+    assert steps_on_disk(tmp_path) == ["ckpt-2", "ckpt-4", "ckpt-5", "ckpt-9"]
+    damage(tmp_path, 5)
+    damage(tmp_path, 4)
+    again = manager_of(tmp_path, 1)
+    with pytest.warns(CheckpointWarning, match="passed over"):
+        assert names([again.restore_or_initialize() or ""]) == ["ckpt-2"]
+    assert again.checkpoint.w.tolist() == [2.0] * 3
 
 
 def test_init_fn_is_called_where_there_is_nothing(tmp_path: Path) -> None:

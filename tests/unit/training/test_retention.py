@@ -107,3 +107,14 @@ def test_rules_that_make_no_sense_are_refused(rules: dict[str, Any]) -> None:
     """With the name of the argument."""
     with pytest.raises(ValueError, match=next(iter(rules))):
         Retention(**{"max_to_keep": 1, **rules})
+
+
+def test_what_cannot_be_restored_takes_nobodys_place() -> None:
+    """It stays until as many whole ones as asked for are newer, is no best and is not preserved; pinned it stays for good."""
+    found = steps(HOUR, 2 * HOUR, 3 * HOUR, 4 * HOUR, 5 * HOUR, loss=[1.0, 2.0, 3.0, 4.0, 5.0])
+    bad = {found[0].path, found[3].path}
+    assert numbers(plan_retention(found[:4], Retention(2), 0.0, (), bad).listed) == [1, 2, 3, 4]
+    rules = Retention(2, every_n_hours=3.0, best="loss")
+    kept = plan_retention(found, rules, 0.0, (), bad)
+    assert (numbers(kept.listed), numbers(kept.deleted), kept.preserved) == ([2, 3, 4, 5], [1], ())
+    assert numbers(plan_retention(found, rules, 0.0, bad, bad).preserved) == [1]
