@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from keras_graphs import check_waiting
-from openckpt.errors import MismatchError
+from openckpt.errors import MismatchError, PartialRestoreWarning
 from openckpt.training import Checkpoint
 
 pytestmark = pytest.mark.interop
@@ -156,6 +156,16 @@ def test_metrics_that_are_not_made_yet_are_not_missed(keras: Any, waiting: Any, 
 
     assert [float(variable) for variable in model.metrics_variables] == totals
     assert status.assert_consumed().report.waiting == 0
+
+
+def test_metrics_that_the_file_has_not_are_warned_of_and_no_more(keras: Any, waiting: Any, tmp_path: Path) -> None:
+    """The program has got a metric since: TensorFlow's questions are about weights and optimizers."""
+    model = keras.Sequential([keras.layers.Input((6,)), keras.layers.Dropout(0.5), keras.layers.Dense(2)])
+    path = Checkpoint(model=model).write(tmp_path / "ckpt")
+    model.mean = keras.metrics.Mean()
+    with pytest.warns(PartialRestoreWarning, match="bound 3 of 5"):
+        Checkpoint(model=model).read(path)
+    Checkpoint(model=model).read(path, partial=True).assert_consumed()
 
 
 def test_another_size_is_refused_when_it_is_built(keras: Any, waiting: Any, tmp_path: Path) -> None:
