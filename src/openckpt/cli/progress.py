@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _PATIENCE_S = 1.0
 _REFRESH_S = 0.1
+_SPARE = 3  # columns at the end of the line, where the terminal shows the ^C of an interrupt
 
 
 class Bar:
@@ -36,9 +37,9 @@ class Bar:
         self._tasks: dict[str, int] = {}
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """Report work; draws at most ten times a second."""
+        """Report work; draws at most ten times a second, the beginning of other work at once."""
         now = self._clock()
-        if now - self._started < _PATIENCE_S or now - self._drawn < _REFRESH_S:
+        if now - self._started < _PATIENCE_S or (what in self._tasks and now - self._drawn < _REFRESH_S):
             return
         self._drawn = now
         if self._bar is None:
@@ -59,12 +60,14 @@ class Bar:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        console = Console(file=self._stream, stderr=True)
+        console.width = max(20, console.width - _SPARE)
         return Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.fields[done]}"),
             TimeRemainingColumn(compact=True),
-            console=Console(file=self._stream, stderr=True),
+            console=console,
             auto_refresh=False,
             transient=True,
         )

@@ -152,6 +152,8 @@ def _run(job: Job, *, verify: bool) -> Conversion:
             for batch in moved:
                 output.write(batch)
                 crcs.update((item.row.key, item.stored.crc or 0) for item in batch)
+    if verify and job.progress is not None:  # opening 20,000 datasets takes seconds
+        job.progress("checking", 0, sum(row.spec.nbytes or 0 for row in job.plan.rows))
     with open_output(job.store, job.target, job.to) as written:
         files = written.files
         if verify:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
@@ -57,6 +58,29 @@ def test_a_busy_reporter_is_drawn_ten_times_a_second(terminal: FakeTerminal) -> 
     clock.now += 0.2
     bar("read", 700, 1000)
     assert "70%" in terminal.getvalue()
+    bar.clear()
+
+
+def test_the_next_work_is_drawn_at_once(terminal: FakeTerminal) -> None:
+    """What has ended must not stand there as what is done now."""
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
+    clock.now += 2
+    bar("converting", 10, 10)
+    bar("checking", 0, 10)
+    assert "checking" in terminal.getvalue()
+    bar.clear()
+
+
+def test_the_ends_of_lines_are_left_free(terminal: FakeTerminal) -> None:
+    """There the terminal shows the ^C of an interrupt; on a full line it would begin another, and the bar would stay."""
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
+    clock.now += 2
+    bar("converting", 10, 10)
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).splitlines()
+    assert any("converting" in line for line in lines)
+    assert max(map(len, lines)) <= 77
     bar.clear()
 
 

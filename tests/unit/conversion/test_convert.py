@@ -440,6 +440,9 @@ def test_progress_counts_bytes(tmp_path: Path, small: str) -> None:
     ] * sum(w == "checking" for w, _, _ in told)
     assert all(done <= (total or 0) for _, done, total in told)
     assert told[-1][1] == told[-1][2]
+    assert (
+        next(done for what, done, _ in told if what == "checking") == 0
+    )  # before the result is opened, which may take long
 
 
 def test_the_result_is_json(tmp_path: Path, small: str) -> None:
