@@ -225,10 +225,12 @@ class Checkpoint(Program):
         from openckpt.storage.disk import DISK
         from openckpt.training.planning import preflight
 
-        recorded = record(self._live())
+        live = self._live()
+        recorded = record(live)
         specs = [leaf.spec() for leaf in recorded.leaves.values()]
         nbytes = sum(spec.nbytes or 0 for spec in specs if spec is not None)
         nbytes += len(encode_object_graph(recorded.full_graph or recorded.graph)) * 2
+        live.release()
         return preflight(store or DISK, os.fspath(directory), nbytes, saves=saves, durability=durability)
 
     # -- restoring ----------------------------------------------------------------------------------------------------
@@ -296,7 +298,11 @@ class Checkpoint(Program):
         """Return what `restore` would read and how much memory it would take; nothing is assigned. Arguments and errors as there."""
         from openckpt.training.planning import plan_restore
 
-        return plan_restore(path, self._live(), select=select, cast=cast)
+        live = self._live()
+        try:
+            return plan_restore(path, live, select=select, cast=cast)
+        finally:
+            live.release()
 
     def _restore(
         self, path: str, select: str | None, *, partial: bool, cast: bool

@@ -312,11 +312,12 @@ class CheckpointManager:
             path = f"{self._prefix}-{operator.index(checkpoint)}"
         else:
             path = os.fsdecode(checkpoint)
-        self._checkpoint._saves.saving.wait()
-        why = why_not_whole(self._store, path)
-        if why:
-            raise PathNotFoundError("training.no-such-step", path, f"this checkpoint cannot be kept: {why}")
-        self._run.pin(path)
+        with self._checkpoint._saves.turn.taken():
+            self._checkpoint._saves.saving.wait()
+            why = why_not_whole(self._store, path)
+            if why:
+                raise PathNotFoundError("training.no-such-step", path, f"this checkpoint cannot be kept: {why}")
+            self._run.pin(path)
 
     def sync(self, timeout: float | None = None) -> None:
         """Return when no save is under way; see `Checkpoint.sync`."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 
 import openckpt
 from openckpt.errors import CheckpointWarning, UnsupportedError
+from openckpt.storage.disk import DISK
+from openckpt.testing import Call, CallFS
 from openckpt.training import Checkpoint, CheckpointManager, SavedStep
+
+T = TypeVar("T")
 
 
 def manager_of(directory: str | Path, keep: Any = 1, **options: Any) -> CheckpointManager:
@@ -143,3 +148,22 @@ def test_a_metric_that_no_step_has_is_said_once(tmp_path: Path) -> None:
         manager.save(metrics={"loss": 2.0})
     manager.save(metrics={"loss": 3.0})
     assert on_disk(tmp_path) == ["ckpt-3"]
+
+
+def test_a_pin_from_another_thread_waits_for_the_save(tmp_path: Path) -> None:
+    """Beside one that is under way it is no conflict of two managers."""
+    pinned: list[object] = []
+    pin = threading.Thread(target=lambda: pinned.append(manager.pin(1)), daemon=True)
+
+    class Pinning(CallFS):
+        def around(self, call: Call, do: Callable[[], T]) -> T:
+            if call.name == "rename" and "ckpt-2" in call.path and not pin.is_alive() and not pinned:
+                pin.start()
+                pin.join(0.25)  # where it does not wait for the save, it gives up by then
+            return do()
+
+    manager = manager_of(tmp_path, 2, store=Pinning(DISK))
+    manager.save()
+    manager.save()
+    pin.join()
+    assert pinned == [None]
