@@ -98,6 +98,11 @@ CODES: dict[str, Code] = {
         "A forked process asks for a save that its parent has begun: only the parent has the thread that writes it.",
         "wait for the save before the fork: handle.wait()",
     ),
+    "training.nested": Code(
+        "error",
+        "A signal handler saves or restores what the program under it was about to save or restore: the values are in between.",
+        "use openckpt.save_on_preemption, which waits for the end of it, or set a flag and save where a step ends",
+    ),
     "training.busy-run": Code(
         "error",
         "Another process or thread is saving into this directory at this moment; only one of them may.",

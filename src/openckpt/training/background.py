@@ -178,15 +178,14 @@ class Saving:
 class Turn:
     """Who works with a program's values: one thread at a time, and what waits until it has finished.
 
-    A signal handler runs between any two steps of the main thread, and so in the middle of a save or a restore: what it would do
-    is done when that has ended.
+    A signal handler runs between any two steps of the main thread, and so in the middle of a save or a restore: there it may do
+    neither, but have it done when that has ended.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # no Lock: a handler runs between its taking and `_owner`, too
         self._process = os.getpid()
-        self._depth = 0
-        self._owner = 0
+        self._owner: int | None = None
         self._then: Callable[[], None] | None = None
 
     @contextmanager
@@ -195,31 +194,31 @@ class Turn:
 
         Raises:
             TimeoutError: another thread is at it.
+            ConflictError: this thread is, further up (``training.nested``).
         """
         if self._process != os.getpid():  # a lock of another thread, which a fork does not have
-            self._lock, self._process, self._depth, self._then = threading.RLock(), os.getpid(), 0, None
+            self._lock, self._process, self._owner, self._then = threading.RLock(), os.getpid(), None, None
+        if self.is_mine():
+            raise ConflictError(
+                "training.nested", "", "this thread is in the middle of another save or restore of these objects"
+            )
         began = time.monotonic()
         lock = self._lock
         if not lock.acquire(timeout=-1 if timeout is None else max(timeout, 0.0)):
             raise TimeoutError(f"another thread saves or restores the same objects, after {timeout} seconds still")
-        is_over = False
         try:
-            self._depth += 1
             self._owner = threading.get_ident()
-            try:
-                yield None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
-            finally:
-                self._depth -= 1
-                is_over = not self._depth
+            yield None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
         finally:
+            self._owner = None
             lock.release()
-            if is_over and self._then is not None:
-                then, self._then = self._then, None
+            then, self._then = self._then, None
+            if then is not None:
                 then()
 
     def is_mine(self) -> bool:
         """Return whether this thread is in the middle of something."""
-        return self._process == os.getpid() and self._depth > 0 and self._owner == threading.get_ident()
+        return self._process == os.getpid() and self._owner == threading.get_ident()
 
     def then(self, work: Callable[[], None]) -> None:
         """Have something done when what this thread is in the middle of has ended, whatever becomes of it."""

@@ -232,6 +232,42 @@ def _no_thread(self: threading.Thread) -> None:
     raise RuntimeError("can't create new thread at interpreter shutdown")
 
 
+class MeanwhileFS(CallFS):
+    """A disk that does something in the middle of a save, as a signal handler of the program's would."""
+
+    def __init__(self, number: int, work: Callable[[], object]) -> None:
+        super().__init__(DISK)
+        self._number, self._work = number, work
+
+    def around(self, call: Call, do: Callable[[], T]) -> T:
+        if call.number == self._number:
+            self._work()
+        return do()
+
+
+@pytest.mark.parametrize("number", [1, 5, 10, 15])
+@pytest.mark.parametrize("what", ["save", "behind", "manager", "restore"])
+def test_a_handler_saves_nothing_that_is_in_between(tmp_path: Path, what: str, number: int) -> None:
+    """Nor does it wait for ever for the save under it; what it was told ends that save, and the next one is as ever."""
+    w = np.zeros(2)
+    checkpoint = Checkpoint(w=w)
+    path = checkpoint.save(tmp_path / "ckpt")
+    manager = CheckpointManager(checkpoint, tmp_path / "managed", 2)
+    work: dict[str, Callable[[], object]] = {
+        "save": lambda: checkpoint.save(tmp_path / "ckpt"),
+        "behind": lambda: checkpoint.write(tmp_path / "other", blocking=False),
+        "manager": manager.save,
+        "restore": lambda: checkpoint.restore(path),
+    }
+    w += 1
+    with pytest.raises(ConflictError) as caught:
+        checkpoint.save(tmp_path / "ckpt", store=MeanwhileFS(number, work[what]))
+    assert caught.value.code == "training.nested"
+    assert openckpt.latest_checkpoint(tmp_path) == path
+    assert checkpoint.save(tmp_path / "ckpt").step == 2
+    assert not list(tmp_path.glob("*openckpt*"))
+
+
 # -- errors -------------------------------------------------------------------------------------------------------------
 
 
