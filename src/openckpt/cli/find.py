@@ -159,4 +159,4 @@ def _print_totals(screen: Screen, root: str, found: list[FoundCheckpoint], findi
     text += f", {size_text(sum(checkpoint.bytes for checkpoint in found))}"
     if findings:
         text += f"; {count_text(len(findings), 'finding')}"
-    screen.line(screen.style(text, "bold"))
+    screen.paragraph("", text, indent=0, text_style="bold")

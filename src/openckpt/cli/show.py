@@ -146,9 +146,10 @@ def _print_tensor(
 ) -> None:
     spec = ckpt.specs[key]
     stored = "" if spec.nbytes is None else f"  {count_text(spec.nbytes, 'byte')}"
-    screen.line(
-        f"{screen.style(printable(key), 'bold')}  {spec.dtype} {shape_text(spec.shape)}{screen.style(stored, 'dim')}"
-    )
+    name, kind = printable(key), f"{spec.dtype} {shape_text(spec.shape)}"
+    fits = screen.width is None or len(name) + 2 + len(kind) + len(stored) <= screen.width
+    between = "  " if fits else "\n  "
+    screen.line(f"{screen.style(name, 'bold')}{between}{kind}{screen.style(stored, 'dim')}")
     plain, statistics, histogram = described
     if statistics is None:
         screen.lines(_string_lines(screen, key, spec.dtype, array, values))

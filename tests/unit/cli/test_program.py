@@ -282,6 +282,15 @@ class TestOnATerminal:
         # The first line is the path, which wraps as a whole so that it can be copied.
         assert max(len(line) for line in plain.splitlines()[1:]) <= 60
 
+    def test_type_and_shape_stay_whole_on_a_narrow_screen(self, run_folder: Path) -> None:
+        """They go to a line of their own before the terminal cuts them."""
+        for columns in (30, 80):
+            code, drawn = run_on_terminal("show", run_folder / "ckpt-2", "dense/kernel", "--no-color", columns=columns)
+            assert code == 0
+            facts = next(line for line in drawn.splitlines() if "float32" in line)
+            assert facts.startswith("dense/kernel") == (columns == 80)
+            assert len(facts) <= columns
+
     @pytest.mark.parametrize("how", [{"NO_COLOR": "1"}, {"arguments": ["--no-color"]}], ids=["NO_COLOR", "--no-color"])
     def test_colour_can_be_switched_off(self, zoo: Path, how: dict[str, object]) -> None:
         """Both ways give text without a single escape."""
