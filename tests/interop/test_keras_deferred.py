@@ -181,6 +181,7 @@ def test_another_size_is_refused_when_it_is_built(keras: Any, waiting: Any, tmp_
 
     assert caught.value.code == "training.mismatch"
     assert "(root).model." in str(caught.value)
+    assert other.layers[0].kernel.path in str(caught.value)
     other(waiting.models.X)
     checkpoint.write(tmp_path / "new")
 

@@ -28,6 +28,11 @@ class Bound(NamedTuple):
     is_optional: bool = False
     """whether the file need not have the tensor"""
 
+    def label(self) -> str:
+        """Return the readable name, and beside it the variable's own: ``(root).optimizer._variables.2 (adam/head_kernel_m)``."""
+        label, own = self.node.label(), self.leaf.full_name
+        return f"{label} ({own})" if "/" in own and not label.endswith(own.replace("/", ".")) else label
+
 
 class Deferred(NamedTuple):
     """A part of the file that waits: the object of ``parent`` has no child called ``name`` yet."""

@@ -122,7 +122,7 @@ def _of_object(value: Any, where: Where, name: tuple[str, ...]) -> dict[str, Any
     try:
         config = value.get_config()
     except NotImplementedError as error:
-        why = f"cannot tell its config: {str(error).strip().partition(chr(10))[0]}"
+        why = f"cannot tell its config: {' '.join(str(error).split()).partition('. ')[0]}"
         raise _refusal(value, where, name, why) from None
     return {"class_name": type(value).__name__, "config": plain_config(config, where, (*name, "config"))}
 

@@ -95,7 +95,8 @@ class RestoreReport:
         if self.unused:
             said.append(f"attributes that nothing takes: {shown(self.unused, _SHOWN)}")
         if self.waiting:
-            said.append(f"{self.waiting} stored objects wait for objects of the program")
+            objects = "1 stored object waits" if self.waiting == 1 else f"{self.waiting} stored objects wait"
+            said.append(f"{objects} for objects of the program")
         if self.cast:
             said.append(str(Casts(self.cast, self.largest_error, self.largest_error_in)))
         return "; ".join((text, *said))

@@ -113,7 +113,7 @@ def check_values(stored: StoredValues, binding: Binding, *, cast: bool) -> Check
     for bound in values:
         why = bound.leaf.refusal(specs[bound.key], cast=cast)
         if why is not None:
-            wrong.append(f"{bound.node.label()}: {why}")
+            wrong.append(f"{bound.label()}: {why}")
     states = {
         bound.node: (bound.key, binding.absorbed[bound.node]) for bound in values if bound.node in binding.absorbed
     }

@@ -146,9 +146,9 @@ def test_an_object_that_cannot_tell_its_config_is_refused(tmp_path: Path) -> Non
 
     class Mute:
         def get_config(self) -> dict[str, Any]:
-            raise NotImplementedError("override get_config")
+            raise NotImplementedError("Object was made of\nwhat needs to override get_config. Example:\nclass ...")
 
-    with pytest.raises(UnsupportedError, match="override get_config"):
+    with pytest.raises(UnsupportedError, match=r"made of what needs to override get_config \["):
         Checkpoint(w=np.zeros(1), config=Mute()).write(tmp_path / "ckpt")
 
 
