@@ -535,7 +535,10 @@ def test_safetensors_of_a_delta_step(tmp_path: Path) -> None:
     saved = program.save(tmp_path)
     target = tmp_path / "out.safetensors"
     openckpt.convert(saved, target)
-    assert stored(str(target)).items() >= program.values().items()
+    assert stored(str(target)) == stored(saved)
+    assert stored(saved).items() >= program.values().items()
+    whole = program.checkpoint.write(tmp_path / "whole")
+    assert target.stat().st_size < whole.nbytes < saved.nbytes
 
 
 def test_the_mark_of_a_delta_step(tmp_path: Path) -> None:
