@@ -46,6 +46,28 @@ def test_links_between_pages_resolve(page: Path) -> None:
     assert not broken
 
 
+def test_every_page_is_reached_from_the_first() -> None:
+    """Whoever begins at docs/README.md and follows links comes to every page."""
+    first = ROOT / "docs" / "README.md"
+    reached, pending = {first}, [first]
+    while pending:
+        page = pending.pop()
+        for target in _LINK.findall(text_of(page)):
+            path = (page.parent / target.partition("#")[0]).resolve()
+            if path.suffix == ".md" and path.is_relative_to(ROOT / "docs") and path not in reached:
+                reached.add(path)
+                pending.append(path)
+    assert reached == set((ROOT / "docs").rglob("*.md"))
+
+
+def test_the_overview_has_every_room() -> None:
+    """A row for each folder of the package, and one for each file that is a room of its own."""
+    overview = (ROOT / "docs" / "overview.md").read_text()
+    rooms = {path.name for path in (ROOT / "src" / "openckpt").iterdir() if (path / "__init__.py").exists()}
+    rows = "".join(line.split("|")[1] for line in overview.splitlines() if line.startswith("| `"))
+    assert {room for room in rooms if f"`{room}`" not in rows} == set()
+
+
 def test_generated_pages_are_fresh() -> None:
     """The pages of codes, commands and functions say what the sources say."""
     result = subprocess.run(
