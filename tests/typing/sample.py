@@ -81,6 +81,7 @@ reveal_type(openckpt.remove_checkpoint("run/model-3"))  # -> bool
 reveal_type(openckpt.restore("run", like={"w": [1.5]}, select="state"))  # -> dict[str, list[float]]
 reveal_type(openckpt.restore("run", like=3, cast=True, partial=True))  # -> int
 checkpoint = openckpt.Checkpoint(w=tensors)
+reveal_type(openckpt.CheckpointView("run").diff(checkpoint).only_in_checkpoint)  # -> list[int]
 reveal_type(checkpoint.plan_restore("run").peak_nbytes)  # -> int
 reveal_type(checkpoint.preflight("run", saves=2).free_bytes)  # -> int | None
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from openckpt.training.background import SaveHandle
     from openckpt.training.byname import NameBasedStatus
     from openckpt.training.checkpoint import Checkpoint
+    from openckpt.training.checkpointview import CheckpointView, ViewDiff
     from openckpt.training.manager import CheckpointManager
     from openckpt.training.preemption import Preemption, save_on_preemption
     from openckpt.training.report import RestoreReport
@@ -28,6 +29,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "CheckpointLoadStatus": "status",
     "CheckpointManager": "manager",
+    "CheckpointView": "checkpointview",
     "InitializationOnlyStatus": "status",
     "NameBasedStatus": "byname",
     "Preemption": "preemption",
@@ -35,6 +37,7 @@ _HOMES = {
     "SaveHandle": "background",
     "SavedStep": "retention",
     "Saver": "saver",
+    "ViewDiff": "checkpointview",
     "init_from_checkpoint": "warmstart",
     "restore": "trees",
     "save_on_preemption": "preemption",
@@ -44,6 +47,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointLoadStatus",
     "CheckpointManager",
+    "CheckpointView",
     "InitializationOnlyStatus",
     "NameBasedStatus",
     "Preemption",
@@ -51,6 +55,7 @@ __all__ = [
     "SaveHandle",
     "SavedStep",
     "Saver",
+    "ViewDiff",
     "init_from_checkpoint",
     "restore",
     "save_on_preemption",

@@ -48,7 +48,7 @@ def restore(
     from openckpt.opening import open
 
     root = as_child("", like).value
-    walk = partial_of(_walk, root)
+    walk = partial_of(walk_tree, root)
     tree = walk()
     with open(path) as stored:
         graph = graph_of(stored)
@@ -77,7 +77,8 @@ def restore(
     return replaced.get(top, like)  # type: ignore[return-value]
 
 
-def _walk(root: object) -> LiveGraph:
+def walk_tree(root: object) -> LiveGraph:
+    """Return the objects below a root that is no `Checkpoint`; raises UnsupportedError where it is nothing that could be saved."""
     view = view_of(root)
     if view is None or view.refused:
         why = "" if view is None else view.refused
