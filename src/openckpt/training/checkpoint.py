@@ -128,12 +128,16 @@ class Checkpoint(Program):
             counter = self._make_counter()
             counter.number += 1
             path = f"{os.fspath(prefix)}-{counter.number}"
+
+            def newest(_: object) -> bytes:
+                self._saves.written.add(path)  # it is there now, whatever a signal handler may raise yet
+                return only_manifest(os.path.basename(path))
+
             try:
-                newest = only_manifest(os.path.basename(path))
                 target = Target(
                     path=path,
                     overwrite=path in self._saves.written,
-                    update_manifest=lambda _: newest,
+                    update_manifest=newest,
                     durability=durability,
                     store=store,
                     frozen=frozen if delta else None,

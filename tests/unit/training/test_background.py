@@ -245,7 +245,7 @@ class MeanwhileFS(CallFS):
         return do()
 
 
-@pytest.mark.parametrize("number", [1, 5, 10, 15])
+@pytest.mark.parametrize("number", [1, 10, *range(24, 43, 2)])
 @pytest.mark.parametrize("what", ["save", "behind", "manager", "restore"])
 def test_a_handler_saves_nothing_that_is_in_between(tmp_path: Path, what: str, number: int) -> None:
     """Nor does it wait for ever for the save under it; what it was told ends that save, and the next one is as ever."""
@@ -263,8 +263,9 @@ def test_a_handler_saves_nothing_that_is_in_between(tmp_path: Path, what: str, n
     with pytest.raises(ConflictError) as caught:
         checkpoint.save(tmp_path / "ckpt", store=MeanwhileFS(number, work[what]))
     assert caught.value.code == "training.nested"
-    assert openckpt.latest_checkpoint(tmp_path) == path
-    assert checkpoint.save(tmp_path / "ckpt").step == 2
+    for value in (2, 3):  # also where the checkpoint was there already
+        w[:] = value
+        assert stored(checkpoint.save(tmp_path / "ckpt"))["w"] == [value] * 2
     assert not list(tmp_path.glob("*openckpt*"))
 
 
