@@ -35,7 +35,6 @@ from openckpt.training.selecting import keep_part
 from openckpt.training.status import CheckpointLoadStatus, InitializationOnlyStatus, Unsaid, say_now
 from openckpt.training.stored import graph_of, has_graph
 from openckpt.writing import SavedPath
-from openckpt.writing.manifests import only_manifest
 
 if TYPE_CHECKING:
     from openckpt.opening import CheckpointReader
@@ -129,15 +128,11 @@ class Checkpoint(Program):
             counter.number += 1
             path = f"{os.fspath(prefix)}-{counter.number}"
 
-            def newest(_: object) -> bytes:
-                self._saves.written.add(path)  # it is there now, whatever a signal handler may raise yet
-                return only_manifest(os.path.basename(path))
-
             try:
                 target = Target(
                     path=path,
                     overwrite=path in self._saves.written,
-                    update_manifest=newest,
+                    update_manifest=self._saves.newest(path),
                     durability=durability,
                     store=store,
                     frozen=frozen if delta else None,

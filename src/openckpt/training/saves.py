@@ -9,6 +9,7 @@ A save in the background works on a copy, in memory that is kept for the next on
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from openckpt.training.delta import Delta, frozen_keys
 from openckpt.training.recording import FULL_GRAPH_KEY, Recorded, record, values_of
 from openckpt.training.snapshot import HostBuffers, take_snapshot
 from openckpt.writing import SavedPath, save
-from openckpt.writing.manifests import ManifestUpdate
+from openckpt.writing.manifests import ManifestUpdate, only_manifest
 
 if TYPE_CHECKING:
     from openckpt.training.live import LiveGraph
@@ -150,6 +151,15 @@ class Saves:
                 return put(values)
         finally:
             live.release()
+
+    def newest(self, path: str) -> ManifestUpdate:
+        """Return what makes a checkpoint the newest of its manifest, which has no other."""
+
+        def update(_: bytes | None) -> bytes:
+            self.written.add(path)  # it is there now, whatever a signal handler may raise yet
+            return only_manifest(os.path.basename(path))
+
+        return update
 
     def put(self, target: Target, values: Mapping[str, Any]) -> SavedPath:
         """Write values that nobody changes; touches no live object, for it may run on another thread.
