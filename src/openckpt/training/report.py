@@ -145,8 +145,17 @@ def make_report(
 
 def nothing_matched(path: str, graph: ObjectGraph, live: LiveGraph, count: int) -> MismatchError:
     """Return the error of a restore in which none of ``count`` variables got a value (``training.nothing-matched``)."""
-    names = [child.local_name for child in graph.nodes[0].children if child.local_name != SAVE_COUNTER]
+    names = top_names(graph)
     own = [name for name, _, _ in live.nodes[0].children if name != SAVE_COUNTER]
+    if (
+        names == own
+    ):  # then what lies below says more: a checkpoint has numbers where the program has text, keys, a state_dict
+        names = [
+            f"{graph.name(number)} ({attribute.name})"
+            for number, node in enumerate(graph.nodes)
+            for attribute in node.attributes
+        ]
+        own = [f"{node.label()} ({leaf.attribute})" for node in variables_of(live) for leaf in node.view.leaves]
     return MismatchError(
         "training.nothing-matched",
         path,
@@ -154,6 +163,11 @@ def nothing_matched(path: str, graph: ObjectGraph, live: LiveGraph, count: int) 
         expected=f"objects called {shown(names)}",
         found=f"objects called {shown(own)}",
     )
+
+
+def top_names(graph: ObjectGraph) -> list[str]:
+    """Return what the root of a checkpoint holds, by name."""
+    return [child.local_name for child in graph.nodes[0].children if child.local_name != SAVE_COUNTER]
 
 
 def variables_of(live: LiveGraph, binding: Binding | None = None) -> list[LiveNode]:

@@ -11,7 +11,7 @@ from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
 from openckpt.training.growing import bound_grown
 from openckpt.training.live import LiveGraph
-from openckpt.training.report import variables_of
+from openckpt.training.report import top_names, variables_of
 from openckpt.training.restoring import assign_values, check_values, prove_values, replace_objects
 from openckpt.training.selecting import select_part
 from openckpt.training.stored import graph_of
@@ -62,11 +62,13 @@ def restore(
                 raise MismatchError("training.torn", stored.prefix, f"nothing was restored: {shown(checked.torn, 4)}")
             without = [node.label() for node in variables if node not in checked.nodes()]
             if without and not partial:
+                is_astray = part is None and len(without) == len(variables)
+                hint = f"; its root holds {shown(top_names(graph), 4)}" if is_astray else ""
                 raise MismatchError(
                     "training.incomplete",
                     stored.prefix,
                     f"{len(without)} of {len(variables)} values of the program are not in the checkpoint, so nothing was "
-                    f"restored: {shown(without, 4)}",
+                    f"restored: {shown(without, 4)}{hint}",
                 )
             prove_values(stored, checked)
             changed = assign_values(stored, checked)

@@ -75,6 +75,23 @@ def test_what_is_missing_is_an_error_unless_asked_for(tmp_path: Path) -> None:
     assert found["a"].tolist() == [1, 1] and found["b"].tolist() == [0, 0]
 
 
+def test_a_part_without_its_name_is_told_what_the_names_are(tmp_path: Path) -> None:
+    """The state itself was asked for, and the checkpoint has it as ``state``."""
+    path = Checkpoint(state={"w": np.ones(2)}).write(tmp_path / "ckpt")
+    with pytest.raises(MismatchError) as caught:
+        restore(path, like={"w": np.zeros(2)})
+    assert caught.value.code == "training.incomplete" and "'state'" in caught.value.message
+
+
+def test_a_number_where_the_file_has_text_is_named(tmp_path: Path) -> None:
+    """Both sides have the same names, and other things under them."""
+    path = Checkpoint(state={"w": "text"}).write(tmp_path / "ckpt")
+    with pytest.raises(MismatchError) as caught:
+        Checkpoint(state={"w": np.zeros(2)}).read(path)
+    assert caught.value.code == "training.nothing-matched"
+    assert "(root).state.w (py_state)" in str(caught.value) and "(root).state.w (VARIABLE_VALUE)" in str(caught.value)
+
+
 def test_what_holds_nothing_is_refused(tmp_path: Path) -> None:
     """A function has no state."""
     path = Checkpoint(a=np.ones(2)).write(tmp_path / "ckpt")
