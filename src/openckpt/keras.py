@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import keras
 import numpy as np
 from keras.callbacks import Callback
 
+from openckpt.errors import CheckpointWarning, shown
 from openckpt.storage.writable import Durability
 from openckpt.training import Checkpoint, CheckpointManager
 
@@ -55,14 +57,15 @@ class SaveCheckpoint(Callback):
         model.fit(x, y, epochs=100, callbacks=[openckpt.keras.SaveCheckpoint("run", best="val_loss")])
 
     The same line resumes: when training begins, the newest whole checkpoint of the directory is restored, once, and ``fit``
-    begins with the epoch after it. A checkpoint from the middle of an epoch begins that epoch anew with the weights it has;
+    begins with the epoch after it; so it is again after a ``fit`` that was interrupted. A checkpoint from the middle of an epoch begins that epoch anew with the weights it has;
     `batch` says how many of its batches they have seen, for data that can skip them.
 
     Args:
         directory: of the run; checkpoints are ``DIRECTORY/ckpt-1`` and so on.
         every: ``"epoch"``, or a number of batches.
         max_to_keep: how many of the newest stay; None keeps all.
-        best: name of the metric by which the best stay too, ``"val_loss"``.
+        best: name of the metric by which the best stay too, ``"val_loss"``. Where batches do not have it, as they have none of
+            validation, the end of every epoch is saved too.
         mode: whether a low (``"min"``) or a high (``"max"``) value is good.
         keep_best: how many of the best.
         resume: whether to restore when training begins.
@@ -98,10 +101,12 @@ class SaveCheckpoint(Callback):
         self._every = every
         self._directory = directory
         self._keep = {"max_to_keep": max_to_keep, "best": best, "mode": mode, "keep_best": keep_best}
+        self._best, self._batches_have_best, self._has_said = best, False, False
         self._durability: Durability = durability
         self._blocking = blocking
         self._resume, self._random, self._also = resume, random_state, dict(also or {})
         self._manager: CheckpointManager | None = None
+        self._is_training = False  # also after a fit that was interrupted
         self._seen = 0  # batches since the last save
         self._last = 0  # the batch of this epoch that was the last to end
 
@@ -134,6 +139,7 @@ class SaveCheckpoint(Callback):
         ``fit`` does this by itself; call it where you want to know before: ``fit(..., initial_epoch=save.restore(model))``.
 
         Raises:
+            ValueError: this callback saves another model.
             MismatchError: the model is not the one that was saved.
             CheckpointError, OSError: as `openckpt.CheckpointManager.restore_or_initialize`.
         """
@@ -141,6 +147,8 @@ class SaveCheckpoint(Callback):
             self._manager = self._made(model)
             if self._resume:
                 self._manager.restore_or_initialize()
+        elif self._manager.checkpoint.model is not model:
+            raise ValueError("this callback saves another model already: give every model a SaveCheckpoint of its own")
         return self.epoch
 
     def _made(self, model: Any) -> CheckpointManager:
@@ -153,20 +161,27 @@ class SaveCheckpoint(Callback):
     # -- what Keras calls ---------------------------------------------------------------------------------------------
 
     def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
-        """Restore, once."""
-        is_first = self._manager is None
+        """Restore, once, and again where the last ``fit`` did not come to its end."""
+        is_resumed = self._manager is None
         epoch = self.restore(self.model)
-        if is_first and epoch:
+        if self._is_training and self._resume:
+            is_resumed = True
+            self.manager.restore_or_initialize()
+            epoch, self._seen = self.epoch, 0
+        if is_resumed and epoch:
             self.model._initial_epoch = epoch  # as Keras's BackupAndRestore does; fit reads it after this
+        self._is_training = True
 
     def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
         """Wait for what is being saved, and let the next ``fit`` begin where its caller says."""
-        self.manager.sync()
+        self._is_training = False
         self.model._initial_epoch = None
+        self.manager.sync()
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save after so many batches; several of them may be one step of the compiled function."""
         done = batch + 1
+        self._batches_have_best = self._best in (logs or {})
         self._seen += done - self._last
         self._last = done
         if self._every != "epoch" and self._seen >= self._every:
@@ -179,8 +194,17 @@ class SaveCheckpoint(Callback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Save after an epoch, with its metrics."""
-        if self._every == "epoch":
+        logs = logs or {}
+        is_only_here = self._best in logs and not self._batches_have_best
+        if self._every == "epoch" or is_only_here:
             self._save(epoch + 1, 0, logs)
+        if self._best is not None and self._best not in logs and not self._has_said:
+            self._has_said = True
+            warnings.warn(
+                f"no epoch of this training has the metric {self._best!r} to find the best by: there is {shown(list(logs), 8)}",
+                CheckpointWarning,
+                stacklevel=2,
+            )
 
     def _save(self, epoch: int, batch: int, logs: Mapping[str, Any] | None) -> None:
         self._seen = 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from openckpt.errors import MismatchError
+from openckpt.errors import CheckpointWarning, MismatchError
 
 pytestmark = pytest.mark.interop
 
@@ -68,6 +68,31 @@ def test_a_second_fit_begins_where_its_caller_says(resume: Any, build: Any, savi
     assert callback.manager.checkpoint.save_counter == 3
 
 
+def test_a_fit_that_was_interrupted_goes_on(keras: Any, resume: Any, build: Any, saving: Any) -> None:
+    """The same callback again, as in a notebook whose cell is run anew: from the newest checkpoint, not from the weights of that moment."""
+
+    class Interrupts(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            if len(callback.manager.checkpoints) == 2:
+                raise KeyboardInterrupt
+
+    model, callback = build(), saving(blocking=False)
+    with pytest.raises(KeyboardInterrupt):
+        resume.train(model, [callback, Interrupts()], epochs=4)
+    assert resume.train(model, [callback], epochs=4).epoch == [2, 3]
+    never_stopped = build()
+    resume.train(never_stopped, [], epochs=4)
+    assert resume.same(resume.values_of(model), resume.values_of(never_stopped))
+
+
+def test_one_callback_is_of_one_model(resume: Any, build: Any, saving: Any) -> None:
+    """It would go on saving the first one."""
+    callback = saving()
+    resume.train(build(), [callback], epochs=1)
+    with pytest.raises(ValueError, match="SaveCheckpoint of its own"):
+        resume.train(build(), [callback], epochs=2)
+
+
 def test_restore_says_the_epoch_before_fit(resume: Any, build: Any, saving: Any) -> None:
     """For ``initial_epoch``, also where there is nothing yet."""
     callback = saving()
@@ -91,6 +116,30 @@ def test_the_best_stay(resume: Any, build: Any, saving: Any) -> None:
     steps = {step.path[-1]: step.metrics["val_loss"] for step in callback.manager.steps}
     assert steps == {str(n + 1): losses[n] for n in {int(np.argmax(losses)), 2}}
     assert callback.manager.best_checkpoint.endswith(f"-{np.argmax(losses) + 1}")
+
+
+def test_the_best_by_validation_where_batches_are_saved(resume: Any, build: Any, saving: Any) -> None:
+    """Only the end of an epoch has the metric, so that there is a save then too."""
+    callback = saving(every=3, best="val_loss", max_to_keep=None)
+    build().fit(
+        resume.X,
+        resume.Y,
+        epochs=2,
+        batch_size=8,
+        verbose=0,
+        validation_data=(resume.X, resume.Y),
+        callbacks=[callback],
+    )
+    saved = [sorted(step.metrics) for step in callback.manager.steps]
+    assert saved == [["loss", "mae"], ["loss", "mae", "val_loss", "val_mae"]] * 2
+    assert callback.manager.best_checkpoint is not None
+
+
+def test_a_metric_that_there_is_not_is_said_at_once(resume: Any, build: Any, saving: Any) -> None:
+    """With the names of those that there are, and once."""
+    with pytest.warns(CheckpointWarning, match="'val_los'.*'loss', 'mae'") as caught:
+        resume.train(build(), [saving(best="val_los")], epochs=2)
+    assert len(caught) == 1
 
 
 def test_random_generators_and_other_objects_come_back(keras: Any, resume: Any, build: Any, saving: Any) -> None:
