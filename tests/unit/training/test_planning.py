@@ -73,6 +73,26 @@ def test_a_cast_takes_one_copy_of_the_largest_tensor(stored: str, own: str, tmp_
     assert ckpt.a[2] is live[2] and all((array == n + 0.5).all() for n, array in enumerate(live))
 
 
+def test_a_tensor_that_is_stored_in_pieces_is_put_together_in_place(tmp_path: Path) -> None:
+    """One piece at a time is copied, and never the whole."""
+    value = np.arange(8 * MIB, dtype=np.float64)
+    path = openckpt.save(
+        tmp_path / "ckpt", {"a": value}, sharding=openckpt.MaxShardSize(8 * MIB), durability="process-crash"
+    )
+    ckpt = Checkpoint(a=np.zeros_like(value))
+    gc.collect()
+
+    tracemalloc.start()
+    try:
+        ckpt.read(path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert np.array_equal(ckpt.a, value)
+    assert peak <= min(ckpt.plan_restore(path).peak_nbytes, 12 * MIB)
+
+
 def test_planning_changes_nothing_and_refuses_what_a_restore_would(tmp_path: Path) -> None:
     """Nothing is assigned; what does not fit is an error here too."""
     path = Checkpoint(a=np.ones(3)).write(tmp_path / "ckpt")

@@ -222,7 +222,8 @@ class BundleData:
                 )
         for key, entry, dtype in opaque:
             if entry.slices:
-                array = self._assemble(key, entry, dtype, full_region(entry.shape or ()), verify=verify)
+                target, region = None if out is None else out[key], full_region(entry.shape or ())
+                array = self._assemble(key, entry, dtype, region, verify=verify, out=target)
             else:
                 array = self._read_opaque(key, entry, dtype, verify=verify)
             results[key] = self._deliver(key, array, out)
@@ -373,21 +374,21 @@ class BundleData:
                     found=f"{nbytes} bytes in {len(pieces)} slices",
                 )
 
-    def _assemble(self, key: str, entry: BundleEntry, dtype: DType, region: Region, *, verify: bool) -> Array:
-        where = Where(self._index.source.path, key)
-        shape = entry.shape or ()
+    def _assemble(
+        self, key: str, entry: BundleEntry, dtype: DType, region: Region, *, verify: bool, out: Array | None = None
+    ) -> Array:
+        where, shape = Where(self._index.source.path, key), entry.shape or ()
         pieces = [resolve_extents(piece, shape, where) for piece in entry.slices]
         copies = plan_copies(region, pieces, where)
         # Every piece is looked up and measured before the whole is allocated.
         sources = {copy.piece: self._index.piece(key, entry, entry.slices[copy.piece]) for copy in copies}
-        requests = {}
-        if dtype.is_numeric:
-            requests = {number: self._request(key, piece, dtype, verify=verify) for number, piece in sources.items()}
+        measured = sources.items() if dtype.is_numeric else ()
+        requests = {number: self._request(key, piece, dtype, verify=verify) for number, piece in measured}
         spec = TensorSpec(dtype.name, region_shape(region), None)
         self._limits.check("tensor_bytes", spec.size * max(dtype.itemsize, 8), where, "the size of a tensor")
         checked_shape(spec, where)
         self.check_apart(key, list(sources.values()))
-        whole: Array = np.empty(region_shape(region), dtype.numpy())
+        whole: Array = np.empty(region_shape(region), dtype.numpy()) if out is None else out
         for copy in copies:
             if dtype.is_numeric:
                 part = extents.read_arrays([requests[copy.piece]], mismatch=self.mismatch, limits=self._limits)[0]
@@ -395,4 +396,5 @@ class BundleData:
             else:
                 part = self._read_opaque(key, sources[copy.piece], dtype, verify=verify)
             whole[copy.target] = part[copy.source]
+            del part  # not two at a time
         return whole
