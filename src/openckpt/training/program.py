@@ -48,7 +48,10 @@ class Program:
         if name.startswith("_") or hasattr(type(self), name):
             super().__setattr__(name, value)
         else:
+            is_new = name not in self._children
             self._children[name] = value
+            if is_new and self._deferrals:
+                self._live()  # what waits for it is given now, and not when a save finds out, a thousand steps later
 
     def __delattr__(self, name: str) -> None:
         if name not in self._children:

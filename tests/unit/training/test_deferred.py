@@ -57,22 +57,26 @@ def test_an_object_that_tells_gets_its_value_at_once(path: str) -> None:
     assert status.report.bound == 1
 
 
-def test_an_attribute_of_the_checkpoint_that_comes_later_resolves_at_the_next_walk(path: str, tmp_path: Path) -> None:
-    """A save is one, a question to the status another; numbers are replaced in it."""
+def test_an_attribute_of_the_checkpoint_that_comes_later_has_its_value_at_once(path: str, tmp_path: Path) -> None:
+    """Numbers are replaced in it. What comes into a list is met by the next walk: a save is one, a question to the status another."""
     checkpoint = Checkpoint(layer=Layer())
     status = checkpoint.read(path, partial=True)
     checkpoint.epoch = 0
-    assert status.report.bound == 1
     assert checkpoint.epoch == 3
+    checkpoint.epoch = 4
+    assert status.report.bound == 1
+    assert checkpoint.epoch == 4
 
     parts = [np.zeros(1)]
     checkpoint.state = {"parts": parts}
-    checkpoint.write(tmp_path / "new")
     assert parts[0] == 1
-
+    parts[0][:] = 5
     parts.append(np.zeros(1))
     assert not status.report.unbound
-    assert parts[1] == 2
+    assert [part[0] for part in parts] == [5, 2]
+    parts[1][:] = 6
+    checkpoint.write(tmp_path / "new")
+    assert [part[0] for part in parts] == [5, 6]
 
 
 def test_nothing_waits_when_everything_was_there(path: str) -> None:

@@ -365,6 +365,25 @@ def test_state_before_the_first_step_leaves_none_behind(torch: Any, tmp_path: Pa
     assert not [name for name, value in optimizer.state[next(model.parameters())].items() if not torch.is_tensor(value)]
 
 
+def test_an_optimizer_that_comes_after_the_restore_has_its_state_before_its_first_step(
+    torch: Any, tmp_path: Path
+) -> None:
+    """And no save puts the stored one back over what it has become."""
+    model = small_model(torch, 0).eval()
+    optimizer = OPTIMIZERS["adam"](torch, model.parameters())
+    take_steps(torch, model, optimizer)
+    path = Checkpoint(model=model, optimizer=optimizer).write(tmp_path / "ckpt")
+    other = small_model(torch, 1).eval()
+    checkpoint = Checkpoint(model=other)
+    checkpoint.read(path).expect_partial()
+    checkpoint.optimizer = late = OPTIMIZERS["adam"](torch, other.parameters())
+    for part, its in ((model, optimizer), (other, late)):
+        take_steps(torch, part, its)
+    assert equal_state(torch, other.state_dict(), model.state_dict())
+    checkpoint.write(tmp_path / "later")
+    assert equal_state(torch, late.state_dict(), optimizer.state_dict())
+
+
 def test_state_of_no_parameter_comes_back(torch: Any, tmp_path: Path) -> None:
     """Optimizers of one's own keep what they like in ``state``, as torch's ``state_dict`` does."""
     model, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
