@@ -41,10 +41,13 @@ def demo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(demo_folder: Path, tmp_path: Path) -> Path:
-    """A copy of the demo's folder, so that an example may write."""
-    shutil.copytree(demo_folder / "demo", tmp_path / "demo")
-    return tmp_path
+def folder(demo_folder: Path, tmp_path: Path, block: Block) -> Path:
+    """A copy of the demo's folder, so that an example may write; one for all of a page that is read from top to bottom."""
+    is_read_through = block.page == "README.md" or block.page.startswith("docs/how-to/")
+    found = demo_folder / "pages" / block.page if is_read_through else tmp_path
+    if not (found / "demo").exists():
+        shutil.copytree(demo_folder / "demo", found / "demo")
+    return found
 
 
 def runnable(block: Block) -> object:
