@@ -7,7 +7,7 @@ _OPENCKPT/PATH/.ATTRIBUTES/...    the values that only the second graph names
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ def record(live: LiveGraph) -> Recorded:
     everything = [node for node in live.nodes if node.parent is not None or node.number == 0]
     types = python_types(everything)
     graph = _record(live, stock, live.stock_children, "", leaves, keys, {} if live.is_mixed else types)
-    missing = any(leaf not in keys for node in everything for leaf in node.view.leaves if leaf.spec() is not None)
+    missing = any(leaf not in keys and leaf.spec() is not None for node in everything for leaf in node.view.leaves)
     if not missing:
         return Recorded(leaves, graph, None)
     full = _record(live, everything, all_children, OWN_PREFIX, leaves, keys, types)
@@ -80,7 +80,8 @@ def _record(
     keys: dict[Leaf, str],
     types: Mapping[LiveNode, str],
 ) -> ObjectGraph:
-    paths = _paths(nodes[0], children)
+    below = [children(node) for node in nodes]
+    paths = _paths(nodes, below)
     slots = slot_nodes(nodes, live)
     ids = {node: number for number, node in enumerate(nodes)}
     order = list(nodes)
@@ -92,7 +93,11 @@ def _record(
             paths[slot] = "/".join((paths[variable], SLOTS, paths[optimizer], escape_name(name)))
         slots_of.setdefault(optimizer, []).append(SlotVariable(ids[variable], name, ids[slot]))
     attributes: list[tuple[Attribute, ...]] = []
+    ends: dict[str, str] = {}  # of keys; the attribute has nearly always the same name
     for node in order:
+        if not node.view.leaves:
+            attributes.append(())
+            continue
         own: dict[str, Attribute] = {}
         for leaf in node.view.leaves:
             suffix = suffix_of(leaf)
@@ -100,7 +105,10 @@ def _record(
             if key is None:
                 if leaf.spec() is None:
                     continue  # stock TensorFlow restores nothing from a graph that names a key that is not there
-                key = keys[leaf] = f"{prefix}{paths[node]}/{ATTRIBUTES}/{escape_name(leaf.attribute)}{suffix}"
+                end = ends.get(leaf.attribute)
+                if end is None:
+                    end = ends[leaf.attribute] = f"/{ATTRIBUTES}/{escape_name(leaf.attribute)}"
+                key = keys[leaf] = f"{prefix}{paths[node]}{end}{suffix}"
                 leaves[key] = leaf
             # Nothing is missing where a program is restored before it has made its metrics, as with stock TensorFlow's files.
             optional = bool(prefix) and node.is_optional
@@ -108,7 +116,7 @@ def _record(
                 leaf.attribute, Attribute(leaf.attribute, leaf.full_name, key.removesuffix(suffix), optional)
             )
         attributes.append(tuple(own.values()))
-    edges = [tuple(Child(ids[child], name) for name, child in children(node)) for node in nodes]
+    edges = [tuple([Child(ids[child], name) for name, child in named]) if named else () for named in below]
     edges += [()] * (len(order) - len(nodes))
     valued = _with_values(edges, [bool(own) or node in slots_of for node, own in zip(order, attributes, strict=True)])
     return ObjectGraph(
@@ -126,22 +134,28 @@ def _record(
     )
 
 
-def _paths(root: LiveNode, children: Callable[[LiveNode], list[tuple[str, LiveNode]]]) -> dict[LiveNode, str]:
-    paths = {root: ""}
-    order = [root]
-    for node in order:
-        path = paths[node]
-        front = path + "/" if node is not root else ""
-        for name, child in children(node):
+def _paths(nodes: Sequence[LiveNode], below: Sequence[Sequence[tuple[str, LiveNode]]]) -> dict[LiveNode, str]:
+    """Return the first way to each node; they come in the order in which a walk from the root meets them."""
+    paths = {nodes[0]: ""}
+    for node, children in zip(nodes, below, strict=True):
+        if not children:
+            continue
+        front = paths[node] + "/" if node is not nodes[0] else ""
+        for name, child in children:
             if child not in paths:
                 paths[child] = front + escape_name(name)
-                order.append(child)
     return paths
 
 
 def _with_values(edges: list[tuple[Child, ...]], own: Iterable[bool]) -> list[bool]:
     """Return of each node whether it or one below it holds values."""
     valued = list(own)
+    # Children come behind their parents, but for those of several and in cycles: once backwards is nearly always enough.
+    for number in range(len(valued) - 1, -1, -1):
+        if not valued[number] and any(valued[child.node_id] for child in edges[number]):
+            valued[number] = True
+    if all(has or not children for has, children in zip(valued, edges, strict=True)):
+        return valued
     parents: list[list[int]] = [[] for _ in valued]
     for number, children in enumerate(edges):
         for child in children:

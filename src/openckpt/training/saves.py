@@ -131,8 +131,30 @@ class Saves:
             frozen: what the program declares unchanged.
             beside: more values, by key.
         """
-        with collection_held():
-            live = walk()
+        with collection_held():  # what was walked is gone again before the collector comes to look at it
+            values = self._values_now(path, walk, config, beside or {}, blocking=blocking, frozen=frozen)
+        if not blocking:
+            return self.saving.start(path, partial(_put_encoded, put, values))
+        nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
+        with collection_held(when=len(values) > _FEW_VALUES and nbytes < _MUCH_DATA):
+            return _put_encoded(put, values)
+
+    def _values_now(
+        self,
+        path: str,
+        walk: Callable[[], LiveGraph],
+        config: Config,
+        beside: Mapping[str, bytes],
+        *,
+        blocking: bool,
+        frozen: Collection[str],
+    ) -> dict[str, Any]:
+        """Return what is to be stored: the memory of the program itself for a save that it waits for, else copies.
+
+        The graphs among them are still to be encoded, which the program need not wait for.
+        """
+        live = walk()
+        try:
             recorded = record(live)
             unchanged = frozen_keys(recorded.leaves, frozen, path)
             self._delta.declare(unchanged)
@@ -141,14 +163,8 @@ class Saves:
                 values = values_of(recorded, path)
             else:
                 values = take_snapshot(recorded.leaves, path, self._buffers, unchanged)
-            _describe(values, recorded, live, config, beside or {}, path)
-        if not blocking:
-            live.release()
-            return self.saving.start(path, partial(put, values))
-        nbytes = sum(getattr(value, "nbytes", 0) for value in values.values())
-        try:
-            with collection_held(when=len(values) > _FEW_VALUES and nbytes < _MUCH_DATA):
-                return put(values)
+            _describe(values, recorded, live, config, beside, path)
+            return values
         finally:
             live.release()
 
@@ -194,8 +210,15 @@ def _describe(
 ) -> None:
     """Add what says whose the values are."""
     if recorded.full_graph is not None:
-        values[FULL_GRAPH_KEY] = encode_object_graph(recorded.full_graph)
+        values[FULL_GRAPH_KEY] = recorded.full_graph
     values.update(beside)
     if config.made_from is not None or config.provenance:
         values[CONFIG_KEY] = encode_config(config.made_from, live, provenance=config.provenance, path=path)
-    values[GRAPH_KEY] = encode_object_graph(recorded.graph)  # the last, as TensorFlow's (formats 2.12)
+    values[GRAPH_KEY] = recorded.graph  # the last, as TensorFlow's (formats 2.12)
+
+
+def _put_encoded(put: Put, values: dict[str, Any]) -> SavedPath:
+    for key in (FULL_GRAPH_KEY, GRAPH_KEY):
+        if key in values:
+            values[key] = encode_object_graph(values[key])
+    return put(values)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from openckpt.formats.dtypes import BY_NAME
+from openckpt.formats.dtypes import BY_NAME, DType
 from openckpt.formats.objectpaths import escape_name
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.adapters.tensorflow_values import read_variable, write_variable
@@ -27,16 +27,23 @@ if TYPE_CHECKING:
 _OPTIMIZERS = "tf_keras.src.optimizers.optimizer"
 
 
+_VARIABLES: set[type] = set()
+_KNOWN: dict[Any, DType | None] = {}
+
+
 class TensorFlowAdapter:
     """See the module."""
 
     def view(self, value: object) -> View | None:
         """Return the view of an object, None where it is not TensorFlow's, or Keras 3's on its backend."""
+        if type(value) in _VARIABLES:
+            return View("TensorFlow variable", leaves=(VariableLeaf(value),), family="tensorflow")
         tensorflow: Any = sys.modules.get("tensorflow")
         tracking = getattr(getattr(tensorflow, "__internal__", None), "tracking", None)
         if tracking is None or not isinstance(value, tracking.Trackable) or _is_keras_3(value):
             return None
         if isinstance(value, tensorflow.Variable):
+            _VARIABLES.add(type(value))  # to ask TensorFlow takes as long as all the rest
             return View("TensorFlow variable", leaves=(VariableLeaf(value),), family="tensorflow")
         return _trackable(tensorflow, value)
 
@@ -278,10 +285,18 @@ def _is_variant(tensor: Any) -> bool:
 
 
 def _spec_of(dtype: Any, shape: Any) -> TensorSpec | None:
-    known = BY_NAME.get(dtype.base_dtype.name)
+    try:
+        known = _KNOWN[dtype]
+    except KeyError:
+        known = _KNOWN[dtype] = BY_NAME.get(dtype.base_dtype.name)
     if known is None:
         return None
-    sizes = tuple(shape.as_list()) if shape.rank is not None and shape.is_fully_defined() else None
+    try:
+        sizes: tuple[int, ...] | None = tuple(shape.as_list())
+    except ValueError:  # not even the rank is known
+        sizes = None
+    if sizes is not None and None in sizes:
+        sizes = None
     nbytes: int | None = known.itemsize
     for size in sizes or ():
         nbytes = None if nbytes is None else nbytes * size
