@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import enum
 import functools
+import logging
 import pathlib
 import random
 from collections.abc import Callable
@@ -536,6 +537,7 @@ def test_what_no_checkpoint_holds_is_refused_by_name(tmp_path: Path, value: Any)
 
 
 def test_methods_and_private_attributes_are_no_state(tmp_path: Path) -> None:
-    """Functions, classes and modules in attributes are code."""
+    """Functions, classes and modules in attributes and fields are code; types and loggers are no state either."""
     thing = Thing(w=1, f=len, g=functools.partial(len), h=lambda: 0, cls=int, mod=np, _lock=object())
-    assert keys_of(Checkpoint(x=thing).write(tmp_path / "ckpt")) == [f"x/w{SUFFIX}"]
+    thing.dtype, thing.log = np.dtype("float32"), logging.getLogger("training")
+    assert keys_of(Checkpoint(x=thing, y=Open(len)).write(tmp_path / "ckpt")) == [f"x/w{SUFFIX}", f"y/epoch{SUFFIX}"]

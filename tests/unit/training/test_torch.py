@@ -579,6 +579,16 @@ def test_a_plateau_a_scaler_and_generators_come_back(torch: Any, tmp_path: Path)
     assert live["optimizer"].param_groups[0]["lr"] == saved["optimizer"].param_groups[0]["lr"] < 0.1
 
 
+def test_devices_and_types_are_no_state(torch: Any, tmp_path: Path) -> None:
+    """A program of its own keeps them beside its model."""
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.model, self.device, self.dtype = torch.nn.Linear(1, 1), torch.device("cpu"), torch.float32
+
+    assert keys_of(Checkpoint(Trainer()).write(tmp_path / "ckpt")) == {"model/weight", "model/bias"}
+
+
 def test_data_is_no_state(torch: Any, tmp_path: Path) -> None:
     """A DataLoader, a Dataset and a Sampler are refused by name; one with a state_dict of its own is saved."""
     data = torch.utils.data

@@ -46,14 +46,14 @@ class JaxAdapter:
 
 
 def _registered(value: Any) -> View:
-    from openckpt.training.adapters.plain import CODE, as_child
+    from openckpt.training.adapters.plain import as_child, is_code
 
     found, structure = jax.tree_util.tree_flatten_with_path(value, is_leaf=lambda item: item is not value)
     items = [item for _, item in found]
     at: dict[str, int] = {}
     for number, (path, item) in enumerate(found):
         name = _name(path[-1])
-        if isinstance(item, CODE):  # equinox keeps activation functions among its leaves
+        if is_code(item):  # equinox keeps activation functions among its leaves
             continue
         if at.setdefault(name, number) != number:
             raise UnsupportedError(

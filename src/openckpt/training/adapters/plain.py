@@ -11,6 +11,7 @@ import copy
 import dataclasses
 import enum
 import functools
+import logging
 import sys
 import types
 from collections import OrderedDict
@@ -27,7 +28,7 @@ from openckpt.training.tracking import Bare, Child, Family, View
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
 
-CODE = (
+_CODE = (
     types.FunctionType,
     types.BuiltinFunctionType,
     types.MethodType,
@@ -35,7 +36,10 @@ CODE = (
     functools.partial,
     type,
     property,
+    np.dtype,
+    logging.Logger,
 )
+_CODE_OF_TORCH = ("device", "dtype", "layout", "memory_format")
 _BARE = (bool, int, float, complex, str, bytes, type(None))
 _IS_BARE: dict[type, bool] = {}
 
@@ -61,7 +65,13 @@ class PlainAdapter:
             return view
         if isinstance(value, enum.Enum):
             return View("enum", refused=f"{value} cannot be saved: no checkpoint holds members of an enumeration")
-        return None if isinstance(value, CODE) else _object(value)
+        return None if is_code(value) else _object(value)
+
+
+def is_code(value: object) -> bool:
+    """Return whether this says what a program is or where it runs, so that its next run has it again: no state of an object."""
+    kind = type(value)
+    return isinstance(value, _CODE) or (kind.__module__ == "torch" and kind.__name__ in _CODE_OF_TORCH)
 
 
 def as_child(name: str, value: object) -> Child:
@@ -175,7 +185,7 @@ def _object(value: object) -> View | None:
     slots = [name for base in reversed(kind.__mro__) for name in _slots_of(base)]
     names = dict.fromkeys((*fields, *slots, *getattr(value, "__dict__", ())))
     held = {name: getattr(value, name) for name in names if not name.startswith("_") and hasattr(value, name)}
-    held = {name: item for name, item in held.items() if name in fields or not isinstance(item, CODE)}
+    held = {name: item for name, item in held.items() if not is_code(item)}
     if not held and not hasattr(value, "__dict__"):
         return None
     hidden = _hidden_state(value)
