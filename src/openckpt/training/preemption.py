@@ -102,6 +102,8 @@ class Preemption:
     ) -> None:
         if error is None:
             self._end()
+        elif self._number is not None and not self._is_ending:  # nothing is saved: an error leaves values in between
+            self._go_on(self._number, self._frame)
         self._restore_handlers()
 
     def safe_point(self) -> None:

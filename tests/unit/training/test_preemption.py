@@ -168,6 +168,17 @@ def test_safe_points_are_waited_for(tmp_path: Path, ended: Ended) -> None:
     assert ended.calls == [signal.SIGTERM] * 2
 
 
+def test_an_error_before_the_safe_point_swallows_no_signal(tmp_path: Path, ended: Ended) -> None:
+    """A program that catches it would otherwise go on, and be killed; what the error has left in between is not saved."""
+    checkpoint = Checkpoint(w=np.zeros(2))
+    with pytest.raises(ZeroDivisionError), save_on_preemption(checkpoint, tmp_path / "ckpt", at_safe_points=True):
+        terminate()
+        assert not ended.calls
+        raise ZeroDivisionError
+    assert ended.calls == [signal.SIGTERM]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_safe_point_that_never_comes_is_not_waited_for(tmp_path: Path, ended: Ended) -> None:
     """The time is over, and nothing saved: half a step is no state."""
     with save_on_preemption(Checkpoint(w=1), tmp_path / "ckpt", within=0.05, at_safe_points=True):
