@@ -54,8 +54,8 @@ def init_from_checkpoint(
     known = {} if variables is None else variables
     with open(ckpt_dir_or_file) as stored:
         wanted: list[tuple[str, list[tuple[str, object]]]] = []
-        for name, target in sorted(pairs, key=lambda pair: pair[0]):
-            wanted += _targets(name, target, known)
+        for number, (name, target) in enumerate(sorted(pairs, key=lambda pair: pair[0])):
+            wanted += _targets(name, target, known, number)
         missing = [name for name, _ in wanted if name not in stored]
         if missing:
             raise NotFoundError(
@@ -66,11 +66,15 @@ def init_from_checkpoint(
         _assign(stored, wanted, known, cast=cast)
 
 
-def _targets(name: str, target: object, known: Mapping[str, object]) -> list[tuple[str, list[tuple[str, object]]]]:
-    """Return ``(stored name, parts by name)`` of one pair of the map."""
+def _targets(
+    name: str, target: object, known: Mapping[str, object], pair: int
+) -> list[tuple[str, list[tuple[str, object]]]]:
+    """Return ``(stored name, parts by name)`` of one pair of the map; what has no name is called after the pair and its place."""
     if not isinstance(target, str):
         given = target if isinstance(target, (list, tuple)) else [target]
-        return [(name, [(_name_in(known, part, f"{name} ({number})"), part) for number, part in enumerate(given)])]
+        return [
+            (name, [(_name_in(known, part, f"{name} ({pair}, {number})"), part) for number, part in enumerate(given)])
+        ]
     if target in known:
         return [(name, [(target, known[target])])]
     parts = _parts_of(target, known)

@@ -144,6 +144,15 @@ def make():
 def values(state, n):
     return state[n].weight.detach().numpy()
 """
+TENSORFLOW = """
+import os
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+import tensorflow as tf
+def make():
+    return [{"weight": tf.Variable(tf.fill((2048, 2048), 0.5))} for n in range(12)]
+def values(state, n):
+    return state[n]["weight"].numpy()
+"""
 JAX = """
 import jax.numpy as jnp
 def make():
@@ -158,11 +167,15 @@ def values(state, n):
 )
 @pytest.mark.parametrize(
     "program",
-    [pytest.param(TORCH, marks=pytest.mark.torch), pytest.param(JAX, marks=pytest.mark.jax)],
-    ids=["torch", "jax"],
+    [
+        pytest.param(TORCH, marks=pytest.mark.torch),
+        pytest.param(TENSORFLOW, marks=pytest.mark.interop),
+        pytest.param(JAX, marks=pytest.mark.jax),
+    ],
+    ids=["torch", "tensorflow", "jax"],
 )
 def test_live_frameworks_keep_to_the_plan(program: str, tmp_path: Path) -> None:
-    """torch: no copy of the model; JAX: one, because its arrays never change."""
+    """torch, TensorFlow: no copy of the model; JAX: one, because its arrays never change."""
     saved = [{"weight": np.full((2048, 2048), n + 1, np.float32)} for n in range(12)]
     path = Checkpoint(state=saved).write(tmp_path / "ckpt", durability="process-crash")
     result = subprocess.run(

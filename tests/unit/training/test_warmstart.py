@@ -105,6 +105,13 @@ def test_maps_that_say_nothing_are_refused(path: str) -> None:
     assert not a.any()
 
 
+def test_one_stored_tensor_may_go_to_several_variables(path: str) -> None:
+    """Pairs that begin alike, with variables that have no name: each of them is another one."""
+    first, second = np.zeros(3), np.zeros(3)
+    init_from_checkpoint(path, [("encoder/a", first), ("encoder/a", second)])
+    assert first.tolist() == second.tolist() == [0.0, 1.0, 2.0]
+
+
 def test_the_parts_of_a_tensor_share_one_copy_of_it(tmp_path: Path) -> None:
     """However many they are: it is read once for all, and one copy of it is there at a time."""
     table = np.arange(6 << 20, dtype=np.float64).reshape(6, -1)
