@@ -15,7 +15,7 @@ from openckpt.formats.dtypes import BY_NAME, dtype_of_numpy
 from openckpt.formats.dual import DualShard, DualTensor, index_of_dual, plan_dual
 from openckpt.formats.names import INDEX_SUFFIX, shard_name
 from openckpt.formats.safetensors import parse_header
-from openckpt.formats.slicing import Extents
+from openckpt.formats.slicekeys import Extents
 from openckpt.formats.spec import TensorSpec
 
 Value = Any  # an array, Strings, Variants, Sliced, or (dtype name, one of them)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from openckpt.formats.bundle import Sliced, Strings, Variants
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import FULL
+from openckpt.formats.slicekeys import FULL
 
 # Bytes that meet: equal runs make shared prefixes, 00 and ff are escaped in slice keys, 7f/80 lie around a varint's edge.
 table_keys = st.one_of(

@@ -16,7 +16,7 @@ from openckpt.formats.manifest import Manifest, encode_manifest, parse_manifest
 from openckpt.formats.metagraph import parse_meta_graph
 from openckpt.formats.objectgraph import encode_object_graph, parse_object_graph
 from openckpt.formats.safetensors import open_safetensors
-from openckpt.formats.slicing import FULL
+from openckpt.formats.slicekeys import FULL
 from openckpt.formats.sstable import Table
 from openckpt.formats.v1 import encode_v1
 from openckpt.limits import DEFAULT_LIMITS

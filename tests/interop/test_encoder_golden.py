@@ -18,7 +18,7 @@ from interop.written import save_slices, save_v2
 from openckpt.formats.bundle import BundleEntry, Sliced, Strings, Variants, encode_entry, open_bundle
 from openckpt.formats.bundle.splitting import Piece, plan_shards
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import FULL, format_extents
+from openckpt.formats.slicekeys import FULL, format_extents
 from openckpt.formats.spec import GRAPH_KEY
 from openckpt.storage import LOCAL
 

@@ -12,7 +12,8 @@ from interop.writers import NAME, WRITERS, specs_of
 from interop.written import assert_reads_equal, assert_sound
 from openckpt.formats.bundle.splitting import REASSEMBLED_BY_TENSORFLOW, plan_shards
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import format_extents, full_region
+from openckpt.formats.slicekeys import format_extents
+from openckpt.formats.slicing import full_region
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 
 pytestmark = pytest.mark.interop

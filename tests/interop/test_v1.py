@@ -14,7 +14,7 @@ import pytest
 from interop.written import assert_same_array
 from openckpt.formats.bundle.encoder import Sliced
 from openckpt.formats.metagraph import parse_meta_graph
-from openckpt.formats.slicing import FULL
+from openckpt.formats.slicekeys import FULL
 from openckpt.formats.v1 import encode_v1, open_v1
 from openckpt.storage import LOCAL
 

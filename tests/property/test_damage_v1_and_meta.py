@@ -11,7 +11,7 @@ from openckpt.errors import FormatError, Where
 from openckpt.formats.bundle import Sliced
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.metagraph import parse_meta_graph
-from openckpt.formats.slicing import FULL
+from openckpt.formats.slicekeys import FULL
 from openckpt.formats.sstable import encode_table
 from openckpt.formats.v1 import encode_v1, open_v1
 from openckpt.formats.v1.values import decode_values, encode_values

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import strategies
 from openckpt.formats.bundle import Sliced, Strings, Variants, encode_bundle, open_bundle
-from openckpt.formats.slicing import encode_slice_key, parse_slice_key
+from openckpt.formats.slicekeys import encode_slice_key, parse_slice_key
 from openckpt.formats.sstable import Table, encode_table
 from openckpt.storage.memory import MemorySource, MemoryStore
 

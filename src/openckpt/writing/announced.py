@@ -9,7 +9,7 @@ from operator import index
 
 from openckpt.errors import MismatchError, NotFoundError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import Extents
+from openckpt.formats.slicekeys import Extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.writing.keys import decode_key, encode_keys, with_text_keys
 from openckpt.writing.values import Sliced, Value, describe

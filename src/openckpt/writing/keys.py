@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from openckpt.errors import CheckpointError, UnsupportedError, Where
-from openckpt.formats.slicing import is_slice_key, parse_slice_key
+from openckpt.formats.slicekeys import is_slice_key, parse_slice_key
 from openckpt.limits import DEFAULT_LIMITS
 from openckpt.storage.local import LocalStore
 from openckpt.storage.writable import WritableStore

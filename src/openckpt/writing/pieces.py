@@ -9,14 +9,8 @@ import os
 
 from openckpt.errors import CorruptionError, MismatchError, Where
 from openckpt.formats.names import TEMP_SUFFIX, parse_part_name
-from openckpt.formats.slicing import (
-    Extents,
-    check_disjoint,
-    full_region,
-    plan_copies,
-    region_shape,
-    resolve_extents,
-)
+from openckpt.formats.slicekeys import Extents
+from openckpt.formats.slicing import check_disjoint, full_region, plan_copies, region_shape, resolve_extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.writing.values import Sliced, describe
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from openckpt.errors import NotFoundError, Where
 from openckpt.formats.collecting import collection_held
-from openckpt.formats.slicing import Extents
+from openckpt.formats.slicekeys import Extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.writable import Durability, WritableStore
 from openckpt.writing.announced import Announced, plain_specs

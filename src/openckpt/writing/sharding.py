@@ -9,7 +9,8 @@ from typing import Protocol
 from openckpt.errors import CheckpointError, shown
 from openckpt.formats.bundle.splitting import Piece, plan_shards
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import Extents, Region, full_region, plan_copies, resolve_extents
+from openckpt.formats.slicekeys import Extents
+from openckpt.formats.slicing import Region, full_region, plan_copies, resolve_extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.limits import DEFAULT_LIMITS
 

@@ -13,7 +13,7 @@ from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_en
 from openckpt.formats.bundle.header import encode_header
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual import Place
-from openckpt.formats.slicing import Extents, encode_slice_key
+from openckpt.formats.slicekeys import Extents, encode_slice_key
 from openckpt.formats.spec import TensorSpec
 from openckpt.writing.keys import decode_key
 from openckpt.writing.linking import Placed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from openckpt.errors import MismatchError, UnsupportedError, Where
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
-from openckpt.formats.slicing import Extents
+from openckpt.formats.slicekeys import Extents
 
 if TYPE_CHECKING:
     import numpy as np

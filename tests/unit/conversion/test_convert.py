@@ -15,7 +15,7 @@ import pytest
 import openckpt
 from openckpt.errors import CheckpointError, ConflictError, CorruptionError, NotFoundError, UnsupportedError
 from openckpt.formats.bundle import Sliced, encode_bundle
-from openckpt.formats.slicing import encode_slice_key
+from openckpt.formats.slicekeys import encode_slice_key
 from openckpt.storage.disk import DISK
 from openckpt.storage.writing import write_folder
 from openckpt.testing import OrderFS

@@ -532,7 +532,7 @@ def test_more_slices_than_the_limit_are_refused() -> None:
 
 def test_a_key_that_is_the_slice_key_of_another_tensor_makes_no_index() -> None:
     """It would take that piece's place."""
-    from openckpt.formats.slicing import encode_slice_key
+    from openckpt.formats.slicekeys import encode_slice_key
 
     piece = encode_slice_key(b"w", ((0, 2),))
     data = encode_shard(

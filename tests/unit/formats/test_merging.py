@@ -10,7 +10,7 @@ import pytest
 from openckpt.errors import ConflictError, CorruptionError, LimitError
 from openckpt.formats.bundle import BundleEntry, Sliced, encode_bundle, encode_entry, encode_header
 from openckpt.formats.bundle.merging import Origin, merge_indexes
-from openckpt.formats.slicing import FULL, encode_slice_key
+from openckpt.formats.slicekeys import FULL, encode_slice_key
 from openckpt.formats.sstable import Table, encode_table
 from openckpt.limits import Limits
 from openckpt.storage.memory import MemorySource

@@ -19,7 +19,7 @@ from openckpt.errors import (
 from openckpt.formats.bundle import Sliced, encode_bundle
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.objectgraph import Node, ObjectGraph, encode_object_graph
-from openckpt.formats.slicing import FULL, encode_slice_key, encode_slice_proto
+from openckpt.formats.slicekeys import FULL, encode_slice_key, encode_slice_proto
 from openckpt.formats.sstable import encode_table
 from openckpt.formats.v1 import encode_v1, find_v1_files, open_v1
 from openckpt.formats.v1 import values as v1_values

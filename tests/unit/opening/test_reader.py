@@ -278,7 +278,7 @@ def test_listing_a_prefix_imports_what_it_uses_only(tmp_path: Path) -> None:
         "import sys, openckpt\n"
         "with openckpt.open(sys.argv[1]) as ckpt:\n"
         "    assert len(list(ckpt.specs.items())) == 5 and ckpt.step is None\n"
-        "needless = {'dataclasses', 'inspect', 'json', 'openckpt.findings', 'openckpt.codes', 'openckpt.formats.slicing',\n"
+        "needless = {'dataclasses', 'inspect', 'json', 'openckpt.findings', 'openckpt.codes', 'openckpt.formats.slicekeys',\n"
         "            'openckpt.opening.grouping', 'openckpt.storage.archive'} & set(sys.modules)\n"
         "sys.exit(f'imported {needless}' if needless else 0)\n"
     )

@@ -22,7 +22,8 @@ from openckpt.formats.bundle.values import SUB_BYTE, finish, stored_dtype
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_enum, unknown_name
 from openckpt.formats.extents import Request
 from openckpt.formats.flat import checked_shape
-from openckpt.formats.slicing import Extents, Region, full_region, plan_copies, region_shape, resolve_extents
+from openckpt.formats.slicekeys import Extents
+from openckpt.formats.slicing import Region, full_region, plan_copies, region_shape, resolve_extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.limits import Limits, no_memory
 

@@ -15,7 +15,8 @@ from openckpt.formats.bundle.payload import Order, encode_strings, encode_varian
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
 from openckpt.formats.names import INDEX_SUFFIX, shard_name
-from openckpt.formats.slicing import FULL, Extents, Region, encode_slice_key, full_region
+from openckpt.formats.slicekeys import FULL, Extents, encode_slice_key
+from openckpt.formats.slicing import Region, full_region
 from openckpt.formats.sstable.builder import encode_table
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Protocol, TypeVar
 
-    from openckpt.formats.slicing import Extents
+    from openckpt.formats.slicekeys import Extents
 
     class Head(Protocol):
         """What dtype and shape alone settle about an entry, as much as its reader has a use for."""
@@ -97,7 +97,7 @@ def parse_entry(value: bytes, where: Where, limits: Limits) -> BundleEntry:
                 if number == 2:
                     shape = _parse_shape(field, where, limits)
                 elif number == 7:
-                    from openckpt.formats.slicing import parse_slice_proto  # rare, and not free to import
+                    from openckpt.formats.slicekeys import parse_slice_proto  # rare, and not free to import
 
                     slices.append(parse_slice_proto(field, where))
                     limits.check("slices", len(slices), where, "the number of slices")
@@ -249,7 +249,7 @@ def encode_entry(entry: BundleEntry) -> bytes:
     """Return the entry as TensorFlow writes it: ascending fields, zeros left out, the shape always present."""
     if not entry.slices:
         return encode_entries((entry[:6],))[0]
-    from openckpt.formats.slicing import encode_slice_proto
+    from openckpt.formats.slicekeys import encode_slice_proto
 
     slices = [encode_field(7, encode_slice_proto(extents)) for extents in entry.slices]
     return b"".join((_encode_head(entry.enum, entry.shape or (), entry.shard), *slices))

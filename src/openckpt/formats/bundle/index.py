@@ -16,7 +16,7 @@ from openckpt.formats.sstable.table import Table
 from openckpt.limits import Limits
 
 if TYPE_CHECKING:
-    from openckpt.formats.slicing import Extents
+    from openckpt.formats.slicekeys import Extents
     from openckpt.storage.reading import ByteSource
 
 
@@ -90,7 +90,7 @@ class BundleIndex:
         """Return whether this is the slice key of a tensor that lists the slice (formats 2.9, listing rule)."""
         if key[:1] != _SLICE:
             return False
-        from openckpt.formats.slicing import parse_slice_key
+        from openckpt.formats.slicekeys import parse_slice_key
 
         try:
             name, piece = parse_slice_key(key)
@@ -172,7 +172,8 @@ class BundleIndex:
 
     def piece(self, key: str, entry: BundleEntry, piece: Extents) -> BundleEntry:
         """Return the entry of one stored slice, checked against its tensor's."""
-        from openckpt.formats.slicing import encode_slice_key, region_shape, resolve_extents
+        from openckpt.formats.slicekeys import encode_slice_key
+        from openckpt.formats.slicing import region_shape, resolve_extents
 
         where = Where(self.source.path, key)
         value = self.table.get(encode_slice_key(encode_key(key), piece))

@@ -22,7 +22,8 @@ from openckpt.errors import ConflictError, CorruptionError, Where
 from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_entry, parse_entry
 from openckpt.formats.bundle.header import Header, encode_header, header_of
 from openckpt.formats.messages import Versions
-from openckpt.formats.slicing import encode_slice_key, full_region, plan_copies, region_shape, resolve_extents
+from openckpt.formats.slicekeys import encode_slice_key
+from openckpt.formats.slicing import full_region, plan_copies, region_shape, resolve_extents
 from openckpt.formats.sstable import Table, encode_table
 from openckpt.limits import DEFAULT_LIMITS, Limits
 from openckpt.storage.memory import MemorySource

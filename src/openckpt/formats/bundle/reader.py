@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from openckpt.formats.bundle.data import BundleData
     from openckpt.formats.bundle.header import Header
     from openckpt.formats.objectgraph import ObjectGraph
-    from openckpt.formats.slicing import Extents
+    from openckpt.formats.slicekeys import Extents
     from openckpt.formats.spec import Array
     from openckpt.formats.sstable.table import Table
     from openckpt.storage.reading import ByteSource, Store

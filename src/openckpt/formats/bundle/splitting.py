@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import Extents
+from openckpt.formats.slicekeys import Extents
 from openckpt.formats.spec import GRAPH_KEY, TensorSpec
 from openckpt.limits import DEFAULT_LIMITS
 

@@ -18,14 +18,8 @@ from openckpt.formats.bundle.regions import Piece, check_regions
 from openckpt.formats.bundle.splitting import REASSEMBLED_BY_TENSORFLOW
 from openckpt.formats.dtypes import dtype_of_enum
 from openckpt.formats.flat import checked_shape
-from openckpt.formats.slicing import (
-    encode_slice_key,
-    full_region,
-    is_slice_key,
-    parse_slice_key,
-    plan_copies,
-    resolve_extents,
-)
+from openckpt.formats.slicekeys import encode_slice_key, is_slice_key, parse_slice_key
+from openckpt.formats.slicing import full_region, plan_copies, resolve_extents
 from openckpt.formats.spec import GRAPH_KEY
 from openckpt.limits import Limits
 

@@ -16,7 +16,7 @@ from openckpt.formats.dtypes import dtype_of_enum
 from openckpt.formats.dual.layout import METADATA_MARK, SUPERSEDED_START
 from openckpt.formats.dual.parsing import DualEntry
 from openckpt.formats.safetensors import parse_header
-from openckpt.formats.slicing import encode_slice_key
+from openckpt.formats.slicekeys import encode_slice_key
 
 if TYPE_CHECKING:
     from openckpt.formats.bundle.entry import BundleEntry

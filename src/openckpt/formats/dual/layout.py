@@ -39,7 +39,7 @@ from typing import NamedTuple, TypeAlias
 from openckpt.errors import LimitError, Where
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
-from openckpt.formats.slicing import Extents, format_extents
+from openckpt.formats.slicekeys import Extents, format_extents
 from openckpt.formats.spec import TensorSpec
 
 ALIGNMENT = 64

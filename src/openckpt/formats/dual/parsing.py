@@ -21,7 +21,8 @@ from openckpt.errors import CorruptionError, UnsupportedError, Where
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME, DType
 from openckpt.formats.dual.layout import METADATA_MARK, METADATA_START, SAFETENSORS_NAMES, VERSION, Place
-from openckpt.formats.slicing import FULL, Extents, region_shape, resolve_extents
+from openckpt.formats.slicekeys import FULL, Extents
+from openckpt.formats.slicing import region_shape, resolve_extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.strictjson import Json, parse_json
 from openckpt.limits import DEFAULT_LIMITS, Limits

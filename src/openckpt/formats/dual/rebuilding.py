@@ -15,7 +15,7 @@ from openckpt.formats.bundle.entry import BundleEntry, encode_entries, encode_en
 from openckpt.formats.bundle.header import encode_header
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual.parsing import DualShard, gather_pieces
-from openckpt.formats.slicing import encode_slice_key
+from openckpt.formats.slicekeys import encode_slice_key
 from openckpt.formats.sstable.builder import encode_table
 from openckpt.limits import DEFAULT_LIMITS, Limits
 

@@ -9,7 +9,7 @@ from openckpt.formats.bundle.encoder import Sliced, Strings, Value, Variants
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
 from openckpt.formats.messages import encode_shape
 from openckpt.formats.names import v1_shard_name
-from openckpt.formats.slicing import FULL, Extents, encode_slice_key, encode_slice_proto
+from openckpt.formats.slicekeys import FULL, Extents, encode_slice_key, encode_slice_proto
 from openckpt.formats.sstable.builder import encode_table
 from openckpt.formats.v1.values import encode_values
 from openckpt.formats.wire import encode_field

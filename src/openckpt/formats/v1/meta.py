@@ -14,7 +14,7 @@ from typing import NamedTuple
 from openckpt.errors import CorruptionError, Where
 from openckpt.formats.dtypes import DType, dtype_of_enum, unknown_name
 from openckpt.formats.messages import Versions, check_versions, parse_shape, parse_versions
-from openckpt.formats.slicing import Extents, parse_slice_proto
+from openckpt.formats.slicekeys import Extents, parse_slice_proto
 from openckpt.formats.spec import TensorSpec
 from openckpt.formats.wire import iter_fields
 from openckpt.limits import Limits

@@ -14,17 +14,8 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 from openckpt.errors import CorruptionError, UnsupportedError, Where
-from openckpt.formats.slicing import (
-    Extents,
-    Region,
-    encode_slice_key,
-    format_extents,
-    full_region,
-    parse_slice_proto,
-    plan_copies,
-    region_shape,
-    resolve_extents,
-)
+from openckpt.formats.slicekeys import Extents, encode_slice_key, format_extents, parse_slice_proto
+from openckpt.formats.slicing import Region, full_region, plan_copies, region_shape, resolve_extents
 from openckpt.formats.spec import Extent, ListedTensors, TensorSpec
 from openckpt.formats.sstable.table import Table
 from openckpt.formats.v1.files import V1Files, find_v1_files

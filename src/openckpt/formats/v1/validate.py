@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING
 
 from openckpt.errors import CheckpointError, Where, shown
 from openckpt.findings import Finding, Lost, Progress, finding_of, make_finding
-from openckpt.formats.slicing import (
-    Extents,
-    encode_slice_key,
-    full_region,
-    parse_slice_key,
-    plan_copies,
-    region_shape,
-    resolve_extents,
-)
+from openckpt.formats.slicekeys import Extents, encode_slice_key, parse_slice_key
+from openckpt.formats.slicing import full_region, plan_copies, region_shape, resolve_extents
 from openckpt.formats.v1.reader import Piece
 
 if TYPE_CHECKING:
