@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
@@ -186,6 +189,15 @@ def test_a_variable_made_in_a_traced_function_gets_its_value(tf: Any, tmp_path: 
     np.testing.assert_array_equal(second.w, [3, 4])
     assert "_track_trackable" not in vars(second)
     status.assert_consumed()
+
+
+def test_what_a_strategy_makes_after_a_restore_has_its_value_on_every_device(tmp_path: Path) -> None:
+    """Also where a device's own thread makes it; a sum is shared out, as TensorFlow does it."""
+    child = Path(__file__).resolve().parents[1] / "tensorflow_replicas.py"
+    command = [sys.executable, "-W", "ignore", str(child), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    said = json.loads(done.stdout.splitlines()[-1])
+    assert said == {"copies": [[3.0, 4.0], [3.0, 4.0], 3.0, 3.0], "seen": [[3.0, 4.0], [3.0, 4.0]]}
 
 
 def names_of_optimizer(stored: Any) -> set[str]:
