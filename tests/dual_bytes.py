@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from openckpt.formats.bundle import Sliced, Strings, Variants
@@ -14,11 +15,40 @@ from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME, dtype_of_numpy
 from openckpt.formats.dual import DualShard, DualTensor, index_of_dual, plan_dual
 from openckpt.formats.names import INDEX_SUFFIX, shard_name
-from openckpt.formats.safetensors import parse_header
+from openckpt.formats.safetensors import open_safetensors, parse_header
 from openckpt.formats.slicekeys import Extents
 from openckpt.formats.spec import TensorSpec
+from openckpt.limits import Limits
+from openckpt.storage.memory import MemoryStore
 
 Value = Any  # an array, Strings, Variants, Sliced, or (dtype name, one of them)
+
+ROWS = ((0, 1), (0, -1)), ((1, 2), (0, -1))
+"""extents of the pieces of ``VALUES[b"w"]``"""
+
+VALUES: dict[bytes, Any] = {
+    b"f32": np.arange(6, dtype=np.float32).reshape(2, 3),
+    b"bf16": np.arange(64).astype(ml_dtypes.bfloat16),
+    b"e4m3b11": np.arange(4).astype(ml_dtypes.float8_e4m3b11fnuz),
+    b"f4": np.array([0, 1, 2], ml_dtypes.float4_e2m1fn),
+    b"i4": np.array([-8, 7, -1], ml_dtypes.int4),
+    b"u2": np.array([0, 3], ml_dtypes.uint2),
+    b"q8": ("qint8", np.array([-1, 2], np.int8)),
+    b"q16": ("quint16", np.array([1, 65535], np.uint16)),
+    b"c128": np.array([1 + 2j]),
+    b"flag": np.array([True, False]),
+    b"scalar": np.array(7, np.int64),
+    b"empty": np.zeros((0, 3), np.float32),
+    b"no strings": Strings([], (0,)),
+    b"names": Strings([b"a", b"", b"\x00\xff"], (3,)),
+    b"state": Variants([b"\x0a\x01x"], (1,)),
+    b"b\xff": np.ones(3, np.float32),
+    b"__metadata__": np.ones(2, np.int16),
+    b"w": Sliced((3, 2), {ROWS[1]: np.arange(2, 6).reshape(2, 2), ROWS[0]: np.arange(2).reshape(1, 2)}),
+    b"ws": Sliced((2,), {((0, 1),): Strings([b"x"], (1,)), ((1, 1),): Strings([b"yy"], (1,))}),
+    b"w4": Sliced((2,), {((0, 1),): np.array([-1], ml_dtypes.int4), ((1, 1),): np.array([-2], ml_dtypes.int4)}),
+}
+"""one tensor of every kind that the layout treats in a way of its own"""
 
 
 class Part(NamedTuple):
@@ -116,3 +146,8 @@ def forged(tensors: Mapping[str, Any], inner: Any, data: bytes, *, rest: Mapping
 def digits(crcs: Iterable[int]) -> str:
     """Return checksums as the metadata spells them."""
     return "".join(f"{crc:08x}" for crc in crcs)
+
+
+def opened(data: bytes, limits: Limits | None = None) -> Any:
+    """Return the reader of one data file under a name of safetensors."""
+    return open_safetensors(MemoryStore({"x.safetensors": data}), "x.safetensors", limits=limits or Limits())
