@@ -384,6 +384,31 @@ def test_an_optimizer_that_comes_after_the_restore_has_its_state_before_its_firs
     assert equal_state(torch, late.state_dict(), optimizer.state_dict())
 
 
+def test_a_group_that_comes_after_the_restore_has_its_state_at_once(torch: Any, tmp_path: Path) -> None:
+    """Layers that are trained from some epoch on; the settings are those with which the program adds the group."""
+
+    def make(seed: int) -> tuple[Any, Any]:
+        model = small_model(torch, seed).eval()
+        first, *rest = model.parameters()
+        return model, (OPTIMIZERS["adam"](torch, [first]), {"params": rest, "lr": 0.5})
+
+    model, (optimizer, group) = make(0)
+    optimizer.add_param_group(group)
+    take_steps(torch, model, optimizer)
+    path = Checkpoint(model=model, optimizer=optimizer).write(tmp_path / "ckpt")
+    other, (late, group) = make(1)
+    checkpoint = Checkpoint(model=other, optimizer=late)
+    checkpoint.read(path).expect_partial()
+    late.add_param_group(group)
+    assert equal_state(torch, late.state_dict(), optimizer.state_dict())
+    assert "add_param_group" not in vars(late)
+    for part, its in ((model, optimizer), (other, late)):
+        take_steps(torch, part, its)
+    checkpoint.write(tmp_path / "later")
+    assert equal_state(torch, other.state_dict(), model.state_dict())
+    assert equal_state(torch, late.state_dict(), optimizer.state_dict())
+
+
 def test_state_of_no_parameter_comes_back(torch: Any, tmp_path: Path) -> None:
     """Optimizers of one's own keep what they like in ``state``, as torch's ``state_dict`` does."""
     model, other = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)

@@ -24,6 +24,7 @@ from openckpt.formats.spec import TensorSpec
 from openckpt.training.adapters.torch_values import TensorLeaf, is_meta
 from openckpt.training.pystate import decode_state, encode_state
 from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE, Bare, Child, Places, View
+from openckpt.training.wrapping import call_after
 
 if TYPE_CHECKING:
     from openckpt.formats.spec import Array
@@ -50,6 +51,7 @@ def optimizer_view(optimizer: Any) -> View:
         absorb=rest.absorb,
         examine=rest.why_not,
         walked=rest.walked,
+        waits=lambda call: call_after(optimizer, "add_param_group", call),
         is_optimizer=True,
     )
 
@@ -231,7 +233,16 @@ class _Slots:
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
-        self._own = {id(parameter): number for number, parameter in _parameters(optimizer)}
+        self._groups = 0
+        self._numbers: dict[int, int] = {}
+
+    @property
+    def _own(self) -> dict[int, int]:
+        """Id of every parameter -> number of its group; groups may come later."""
+        if self._groups != len(self._optimizer.param_groups):
+            self._groups = len(self._optimizer.param_groups)
+            self._numbers = {id(parameter): number for number, parameter in _parameters(self._optimizer)}
+        return self._numbers
 
     def names(self) -> Sequence[str]:
         state = self._optimizer.state
