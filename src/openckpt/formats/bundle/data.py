@@ -186,7 +186,7 @@ class BundleData:
                 requests.append(self._request(key, entry, dtype, verify=True))
             elif dtype.is_numeric:
                 pieces = [self._index.piece(key, entry, piece) for piece in entry.slices]
-                self.check_apart(key, pieces)
+                self._shards.check_apart(key, pieces)
                 requests += [self._request(key, piece, dtype, verify=True) for piece in pieces]
             else:
                 self.read_many((key,))
@@ -359,22 +359,6 @@ class BundleData:
         part: Array = whole[tuple(slice(start, start + length) for start, length in region)]
         return part.copy()
 
-    def check_apart(self, key: str, pieces: list[BundleEntry]) -> None:
-        """Refuse pieces that are longer together than the files they lie in: thousands could claim the same bytes."""
-        claimed: dict[int, int] = {}
-        for piece in pieces:
-            claimed[piece.shard] = claimed.get(piece.shard, 0) + piece.size
-        for shard, nbytes in claimed.items():
-            source = self._shards.get(shard, key)
-            if nbytes > source.size:
-                raise CorruptionError(
-                    "bundle.overlap",
-                    Where(source.path, key),
-                    "the slices of this tensor share bytes of the data file",
-                    expected=f"at most {source.size} bytes",
-                    found=f"{nbytes} bytes in {len(pieces)} slices",
-                )
-
     def _assemble(
         self, key: str, entry: BundleEntry, dtype: DType, region: Region, *, verify: bool, out: Array | None = None
     ) -> Array:
@@ -388,7 +372,7 @@ class BundleData:
         spec = TensorSpec(dtype.name, region_shape(region), None)
         self._limits.check("tensor_bytes", spec.size * max(dtype.itemsize, 8), where, "the size of a tensor")
         checked_shape(spec, where)
-        self.check_apart(key, list(sources.values()))
+        self._shards.check_apart(key, list(sources.values()))
         whole: Array = np.empty(region_shape(region), dtype.numpy()) if out is None else out
         for copy in copies:
             if dtype.is_numeric:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from openckpt.errors import ConflictError, CorruptionError, Where
+from openckpt.formats.bundle.entry import BundleEntry
 from openckpt.formats.names import INDEX_SUFFIX, parse_shard_name, shard_name
 from openckpt.storage.reading import ByteSource, Store
 
@@ -118,6 +119,22 @@ class Shards:
             return {stat.name for stat in self._store.scan(directory) if stat.kind != "dir"}
         except OSError:
             return set()
+
+    def check_apart(self, key: str, pieces: list[BundleEntry]) -> None:
+        """Refuse pieces that are longer together than the files they lie in: thousands could claim the same bytes."""
+        claimed: dict[int, int] = {}
+        for piece in pieces:
+            claimed[piece.shard] = claimed.get(piece.shard, 0) + piece.size
+        for shard, nbytes in claimed.items():
+            source = self.get(shard, key)
+            if nbytes > source.size:
+                raise CorruptionError(
+                    "bundle.overlap",
+                    Where(source.path, key),
+                    "the slices of this tensor share bytes of the data file",
+                    expected=f"at most {source.size} bytes",
+                    found=f"{nbytes} bytes in {len(pieces)} slices",
+                )
 
     def missing(self) -> list[int]:
         """Return the ids of the shards that are not there; one look at the directory, however many the header claims."""

@@ -190,7 +190,7 @@ def _check_slices(reader: BundleReader, index: ByteSource, survey: _Survey) -> I
             plan_copies(full_region(shape), [resolve_extents(piece, shape, where) for piece in entry.slices], where)
             absent = set(missing)  # a hostile entry lists tens of thousands
             stored = [piece for piece in entry.slices if piece not in absent]
-            reader.data.check_apart(
+            reader.shards.check_apart(
                 _display(raw), [reader.index.piece(_display(raw), entry, piece) for piece in stored]
             )
         except CheckpointError as error:
