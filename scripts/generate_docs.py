@@ -117,7 +117,7 @@ def api_page() -> str:
         NOTICE,
         "# Python API",
         "",
-        "Everything public is a name of the module `openckpt` or of `openckpt.testing`, and `openckpt.keras.SaveCheckpoint`, which needs [Keras](../how-to/keras.md); what is not on this page may change at any time.",
+        "Everything public is a name of the module `openckpt` or of `openckpt.testing`, and `SaveCheckpoint` and `random_state` of `openckpt.keras`, which need [Keras](../how-to/keras.md); what is not on this page may change at any time.",
         "",
     ]
     groups: dict[str, list[str]] = {"Functions": [], "Classes": [], "Errors": []}
