@@ -88,6 +88,15 @@ def compiled(name: str) -> Any:
     return model
 
 
+def filled(name: str, seed: int = 0) -> Any:
+    """Return a model that is built and has values of its own, its optimizer too."""
+    model = compiled(name)
+    model(models.X)
+    model.optimizer.build(model.trainable_variables)
+    models.fill(model, seed)
+    return model
+
+
 def by_path(model: Any) -> dict[str, Any]:
     variables = [*model.variables, *model.optimizer.variables, *(seed.state for seed in models.seeds_of(model))]
     with warnings.catch_warnings():
@@ -113,10 +122,7 @@ def deferred_cases(directory: Path) -> Iterator[dict[str, Any]]:
     """Yield for every maker and way which variables were wrong or missing, and what still waits or is wrapped."""
     ways = [way for way in WAYS if way != "fit" or keras.backend.backend() != "numpy"]  # NumPy does not train
     for name in MAKERS:
-        model = compiled(name)
-        model(models.X)
-        model.optimizer.build(model.trainable_variables)
-        models.fill(model)
+        model = filled(name)
         model.optimizer.learning_rate = 0.0
         saved = by_path(model)
         path = Checkpoint(model=model, optimizer=model.optimizer).write(directory / name.replace(" ", "-"))

@@ -16,6 +16,7 @@ from openckpt.formats.dtypes import BY_NAME
 if TYPE_CHECKING:
     from openckpt.formats.hdf5.encoder import HDF5Writer
     from openckpt.formats.npz_encoder import NpzWriter
+    from openckpt.formats.spec import TensorReader
 
 Tree: TypeAlias = "Mapping[str, tuple[str, np.ndarray]]"
 """key -> (TensorFlow's name of the type, value); strings and variants are object arrays of bytes"""
@@ -77,6 +78,15 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
     if one.dtype != other.dtype or one.shape != other.shape:
         return False
     return bool(one.tolist() == other.tolist()) if one.dtype == object else one.tobytes() == other.tobytes()
+
+
+def check_reads_as(reader: TensorReader, tree: Tree) -> None:
+    """Hold a reader against the tree that was written: keys, types, shapes, every bit, and nothing to say for the doctor."""
+    assert {key: (spec.dtype, spec.shape) for key, spec in reader.items()} == {
+        key: (dtype, value.shape) for key, (dtype, value) in tree.items()
+    }
+    assert all(same(reader.read(key), value) for key, (_, value) in tree.items())
+    assert list(reader.validate()) == []
 
 
 def encoded(make: Callable[[BinaryIO, list[str]], HDF5Writer | NpzWriter], tree: Tree) -> bytes:

@@ -34,10 +34,7 @@ def test_models_of_every_kind_built_in_every_way(waiting: Any, tmp_path: Path, r
 
 def test_a_file_of_stock_tensorflow_waits_too(tf: Any, waiting: Any, tmp_path: Path) -> None:
     """The values that it has."""
-    model = waiting.compiled("sequential")
-    model(waiting.models.X)
-    model.optimizer.build(model.trainable_variables)
-    waiting.models.fill(model)
+    model = waiting.filled("sequential")
     expected = waiting.by_path(model)
     path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).write(str(tmp_path / "theirs"))
     model = waiting.compiled("sequential")
@@ -93,10 +90,7 @@ def test_the_newest_restore_wins(waiting: Any, tmp_path: Path) -> None:
     """Also where the older one finds its objects later than the newer one did."""
     paths = []
     for seed in (0, 1):
-        model = waiting.compiled("subclassed")
-        model(waiting.models.X)
-        model.optimizer.build(model.trainable_variables)
-        waiting.models.fill(model, seed)
+        model = waiting.filled("subclassed", seed)
         paths.append(Checkpoint(model=model, optimizer=model.optimizer).write(tmp_path / str(seed)))
     expected = waiting.by_path(model)
 
@@ -115,10 +109,7 @@ def test_the_newest_restore_wins(waiting: Any, tmp_path: Path) -> None:
 
 def test_an_optimizer_that_compile_brings(keras: Any, waiting: Any, tmp_path: Path) -> None:
     """The model was restored without one; the optimizer gets its values when there is one, its slots when it is built."""
-    model = waiting.compiled("subclassed")
-    model(waiting.models.X)
-    model.optimizer.build(model.trainable_variables)
-    waiting.models.fill(model)
+    model = waiting.filled("subclassed")
     expected = waiting.by_path(model)
     path = Checkpoint(model).write(tmp_path / "ckpt")
     keras.utils.clear_session()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import openckpt
-from clocks import Clock
+from clocks import Clock, stop_clock_of
 from openckpt.training import CheckpointManager
 
 pytestmark = pytest.mark.interop
@@ -27,9 +26,7 @@ def clock(tf: Any, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """One clock for both sides."""
     from tensorflow.python.checkpoint import checkpoint_management
 
-    found = Clock()
-    monkeypatch.setattr(checkpoint_management, "time", SimpleNamespace(time=found.time))
-    return found
+    return stop_clock_of(checkpoint_management, monkeypatch)
 
 
 class Sides:

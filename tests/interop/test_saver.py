@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import openckpt
-from clocks import Clock
+from clocks import Clock, stop_clock_of
 from openckpt.training import Checkpoint, Saver
 
 pytestmark = pytest.mark.interop
@@ -24,9 +23,7 @@ def clock(tf: Any, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """One clock for both sides."""
     from tensorflow.python.training import saver
 
-    found = Clock()
-    monkeypatch.setattr(saver, "time", SimpleNamespace(time=found.time))
-    return found
+    return stop_clock_of(saver, monkeypatch)
 
 
 class Graph:
@@ -179,6 +176,17 @@ def test_recovered_lists_are_tensorflows(tf: Any, tmp_path: Path) -> None:
     assert theirs.last_checkpoints == ours.last_checkpoints == [paths[0], paths[1], paths[3]]
 
 
+def initialised(tf: Any, path: str, pairs: dict[str, str], variables: dict[str, Any]) -> dict[str, Any] | None:
+    """Return what TensorFlow's ``init_from_checkpoint`` gives the variables of the present graph; None where it refuses."""
+    try:
+        tf.compat.v1.train.init_from_checkpoint(path, pairs)
+        with tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            return dict(session.run(variables))
+    except (ValueError, tf.errors.OpError):
+        return None
+
+
 @pytest.mark.parametrize(
     "pairs",
     [
@@ -205,13 +213,7 @@ def test_init_from_checkpoint_assigns_what_tensorflow_assigns(tf: Any, tmp_path:
         variables = {
             name: tf.compat.v1.get_variable(name, initializer=value, use_resource=True) for name, value in zeros.items()
         }
-        try:
-            tf.compat.v1.train.init_from_checkpoint(path, pairs)
-            with tf.compat.v1.Session() as session:
-                session.run(tf.compat.v1.global_variables_initializer())
-                theirs = session.run(variables)
-        except (ValueError, tf.errors.OpError):
-            theirs = None
+        theirs = initialised(tf, path, pairs, variables)
     try:
         openckpt.init_from_checkpoint(path, pairs, ours)
     except (ValueError, openckpt.CheckpointError):
@@ -243,14 +245,7 @@ def test_partitioned_variables_get_what_tensorflow_gives_them(
             tf.compat.v1.get_variable("b", (), **zeros)
         variables = {variable.op.name: variable for variable in tf.compat.v1.global_variables()}
         ours = {name: np.zeros(variable.shape, np.float32) for name, variable in variables.items()}
-        theirs = None
-        try:
-            tf.compat.v1.train.init_from_checkpoint(path, pairs)
-            with tf.compat.v1.Session() as session:
-                session.run(tf.compat.v1.global_variables_initializer())
-                theirs = session.run(variables)
-        except (ValueError, tf.errors.OpError):
-            pass
+        theirs = initialised(tf, path, pairs, variables)
     try:
         openckpt.init_from_checkpoint(path, pairs, ours)
     except openckpt.CheckpointError:

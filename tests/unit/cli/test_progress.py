@@ -23,6 +23,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
     return FakeTerminal()
 
 
+def long_work(terminal: FakeTerminal) -> tuple[Bar, Clock]:
+    """Return a bar two seconds after it was made."""
+    clock = Clock(100.0)
+    bar = Bar(terminal, clock.time)
+    clock.now += 2
+    return bar, clock
+
+
 def test_nothing_is_drawn_in_the_first_second(terminal: FakeTerminal) -> None:
     """Most work is done by then, and flicker helps nobody."""
     clock = Clock(100.0)
@@ -47,9 +55,7 @@ def test_long_work_is_drawn_and_taken_away(terminal: FakeTerminal) -> None:
 
 def test_a_busy_reporter_is_drawn_ten_times_a_second(terminal: FakeTerminal) -> None:
     """The bar costs the work nothing."""
-    clock = Clock(100.0)
-    bar = Bar(terminal, clock.time)
-    clock.now += 2
+    bar, clock = long_work(terminal)
     bar("read", 1, 1000)
     length = len(terminal.getvalue())
     for number in range(500):
@@ -63,9 +69,7 @@ def test_a_busy_reporter_is_drawn_ten_times_a_second(terminal: FakeTerminal) -> 
 
 def test_the_next_work_is_drawn_at_once(terminal: FakeTerminal) -> None:
     """What has ended must not stand there as what is done now."""
-    clock = Clock(100.0)
-    bar = Bar(terminal, clock.time)
-    clock.now += 2
+    bar, _ = long_work(terminal)
     bar("converting", 10, 10)
     bar("checking", 0, 10)
     assert "checking" in terminal.getvalue()
@@ -74,9 +78,7 @@ def test_the_next_work_is_drawn_at_once(terminal: FakeTerminal) -> None:
 
 def test_the_ends_of_lines_are_left_free(terminal: FakeTerminal) -> None:
     """There the terminal shows the ^C of an interrupt; on a full line it would begin another, and the bar would stay."""
-    clock = Clock(100.0)
-    bar = Bar(terminal, clock.time)
-    clock.now += 2
+    bar, _ = long_work(terminal)
     bar("converting", 10, 10)
     lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.getvalue()).splitlines()
     assert any("converting" in line for line in lines)
@@ -86,9 +88,7 @@ def test_the_ends_of_lines_are_left_free(terminal: FakeTerminal) -> None:
 
 def test_names_in_it_are_escaped(terminal: FakeTerminal) -> None:
     """A file name is neither markup nor a command to the terminal."""
-    clock = Clock(100.0)
-    bar = Bar(terminal, clock.time)
-    clock.now += 2
+    bar, _ = long_work(terminal)
     bar("read [bold]\x1b]0;owned\x07", 1, None)
     assert "[bold]\\x1b]0;owned" in terminal.getvalue()
     assert "\x07" not in terminal.getvalue()
@@ -97,9 +97,7 @@ def test_names_in_it_are_escaped(terminal: FakeTerminal) -> None:
 
 def test_work_of_unknown_length_shows_how_much_is_done(terminal: FakeTerminal) -> None:
     """A percentage of nothing would stand still."""
-    clock = Clock(100.0)
-    bar = Bar(terminal, clock.time)
-    clock.now += 2
+    bar, _ = long_work(terminal)
     bar("find", 12_345, None)
     assert "12,345" in terminal.getvalue()
     assert "%" not in terminal.getvalue()
