@@ -63,6 +63,15 @@ def tables(tf: Any) -> Any:
     return root
 
 
+def keras_optimizer(tf_keras: Any, name: str, rate: float, **options: Any) -> Any:
+    """Return the optimizer that ``name`` says, ``scaled`` with loss scaling around it."""
+    kind = tf_keras.optimizers
+    for word in name.removeprefix("scaled ").split("."):
+        kind = getattr(kind, word)
+    optimizer = kind(rate, **options)
+    return tf_keras.mixed_precision.LossScaleOptimizer(optimizer) if name.startswith("scaled") else optimizer
+
+
 def keras_model(tf_keras: Any, optimizer: Any) -> Any:
     """A model after one step."""
     layers = tf_keras.layers
@@ -101,13 +110,13 @@ def test_modules_tables_and_states(tf: Any, tmp_path: Path, kind: Callable[[Any]
     check_same(tf, lambda checkpoint: checkpoint(thing=root), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["Adam", "legacy.Adam", "legacy.SGD", "experimental.AdamW"])
+@pytest.mark.parametrize(
+    "name", ["Adam", "legacy.Adam", "legacy.SGD", "experimental.AdamW", "scaled Adam", "scaled legacy.Adam"]
+)
 def test_tf_keras_models_and_optimizers(tf: Any, tf_keras: Any, tmp_path: Path, name: str) -> None:
-    """New optimizers keep their state in lists, old ones in slots."""
-    kind = tf_keras.optimizers
-    for word in name.split("."):
-        kind = getattr(kind, word)
-    model = keras_model(tf_keras, kind(0.1, **({"momentum": 0.9} if name.endswith("SGD") else {})))
+    """New optimizers keep their state in lists, old ones in slots; loss scaling is put around one."""
+    optimizer = keras_optimizer(tf_keras, name, 0.1, **({"momentum": 0.9} if name.endswith("SGD") else {}))
+    model = keras_model(tf_keras, optimizer)
     check_same(tf, lambda checkpoint: checkpoint(model=model, optimizer=model.optimizer), tmp_path)
 
 
@@ -191,6 +200,16 @@ def test_a_variable_made_in_a_traced_function_gets_its_value(tf: Any, tmp_path: 
     status.assert_consumed()
 
 
+@pytest.mark.parametrize("is_resource", [True, False])
+def test_variables_of_a_graph_are_refused(tf: Any, tmp_path: Path, is_resource: bool) -> None:
+    """By name, and with the way to save them: their values are in a session."""
+    with tf.Graph().as_default():
+        variable = tf.compat.v1.get_variable("w", initializer=[1.0, 2.0], use_resource=is_resource)
+        with pytest.raises(UnsupportedError, match="Saver") as caught:
+            Checkpoint(v=variable).write(tmp_path / "ckpt")
+    assert caught.value.code == "training.not-trackable"
+
+
 def test_what_a_strategy_makes_after_a_restore_has_its_value_on_every_device(tmp_path: Path) -> None:
     """Also where a device's own thread makes it; a sum is shared out, as TensorFlow does it."""
     child = Path(__file__).resolve().parents[1] / "tensorflow_replicas.py"
@@ -207,19 +226,16 @@ def names_of_optimizer(stored: Any) -> set[str]:
     return {child.local_name for child in stored.graph.nodes[optimizer].children}
 
 
-@pytest.mark.parametrize("name", ["Adam", "legacy.Adam"])
+@pytest.mark.parametrize("name", ["Adam", "legacy.Adam", "scaled Adam"])
 def test_tf_keras_models_built_after_a_restore(tf: Any, tf_keras: Any, tmp_path: Path, name: str) -> None:
     """Their weights and the optimizer's state, slots too."""
-    kind = tf_keras.optimizers
-    for word in name.split("."):
-        kind = getattr(kind, word)
-    model = keras_model(tf_keras, kind(0.1))
+    model = keras_model(tf_keras, keras_optimizer(tf_keras, name, 0.1))
     path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).write(str(tmp_path / "theirs"))
     with openckpt.open(path) as stored:
         expected = {key: stored[key] for key, spec in stored.specs.items() if _is_number(spec)}
     layers = tf_keras.layers
     later = tf_keras.Sequential([layers.Dense(3), layers.BatchNormalization(), layers.Dense(2)])
-    optimizer = kind(0.5)
+    optimizer = keras_optimizer(tf_keras, name, 0.5)
     checkpoint = Checkpoint(model=later, optimizer=optimizer)
     status = checkpoint.read(path, partial=True)
     later.compile(optimizer, "mse")

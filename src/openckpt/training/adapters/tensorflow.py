@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 
 _OPTIMIZERS = "tf_keras.src.optimizers.optimizer"
+_IN_SESSION = (
+    "a variable of a graph cannot be saved: its value is in a session, and tf.compat.v1.train.Saver takes it from there"
+)
 
 
 _VARIABLES: set[type] = set()
@@ -37,15 +40,21 @@ class TensorFlowAdapter:
     def view(self, value: object) -> View | None:
         """Return the view of an object, None where it is not TensorFlow's, or Keras 3's on its backend."""
         if type(value) in _VARIABLES:
-            return View("TensorFlow variable", leaves=(VariableLeaf(value),), family="tensorflow")
+            return _variable(value)
         tensorflow: Any = sys.modules.get("tensorflow")
         tracking = getattr(getattr(tensorflow, "__internal__", None), "tracking", None)
         if tracking is None or not isinstance(value, tracking.Trackable) or _is_keras_3(value):
             return None
         if isinstance(value, tensorflow.Variable):
             _VARIABLES.add(type(value))  # to ask TensorFlow takes as long as all the rest
-            return View("TensorFlow variable", leaves=(VariableLeaf(value),), family="tensorflow")
+            return _variable(value)
         return _trackable(tensorflow, value)
+
+
+def _variable(value: Any) -> View:
+    is_of_graph = getattr(value, "_in_graph_mode", type(value).__name__ == "RefVariable")
+    refused = _IN_SESSION if is_of_graph else ""
+    return View("TensorFlow variable", leaves=(VariableLeaf(value),), refused=refused, family="tensorflow")
 
 
 def _is_keras_3(value: object) -> bool:
@@ -59,6 +68,7 @@ def _is_keras_3(value: object) -> bool:
 
 def _trackable(tensorflow: Any, value: Any) -> View:
     name = type(value).__name__
+    value = _wrapped_by(value)
     try:
         children = _children_of(tensorflow, value)
     except ValueError as error:  # a list that was changed behind TensorFlow's back (formats 6.4)
@@ -74,6 +84,13 @@ def _trackable(tensorflow: Any, value: Any) -> View:
         refused=refused,
         family="tensorflow",
     )
+
+
+def _wrapped_by(value: Any) -> Any:
+    """Return what an object is to a checkpoint: an optimizer with loss scaling, of Keras 2, is the one that it wraps."""
+    while any(base.__name__ == "DelegatingTrackableMixin" for base in type(value).__mro__):
+        value = value._trackable
+    return value
 
 
 def _children_of(tensorflow: Any, value: Any) -> Mapping[str, Any]:
