@@ -153,6 +153,15 @@ def make():
 def values(state, n):
     return state[n]["weight"].numpy()
 """
+KERAS = """
+import os
+os.environ["KERAS_BACKEND"] = "jax"
+import keras
+def make():
+    return [{"weight": keras.Variable(keras.ops.full((2048, 2048), 0.5))} for n in range(12)]
+def values(state, n):
+    return np.asarray(state[n]["weight"].value)
+"""
 JAX = """
 import jax.numpy as jnp
 def make():
@@ -170,12 +179,13 @@ def values(state, n):
     [
         pytest.param(TORCH, marks=pytest.mark.torch),
         pytest.param(TENSORFLOW, marks=pytest.mark.interop),
+        pytest.param(KERAS, marks=[pytest.mark.jax, pytest.mark.interop]),
         pytest.param(JAX, marks=pytest.mark.jax),
     ],
-    ids=["torch", "tensorflow", "jax"],
+    ids=["torch", "tensorflow", "keras on jax", "jax"],
 )
 def test_live_frameworks_keep_to_the_plan(program: str, tmp_path: Path) -> None:
-    """torch, TensorFlow: no copy of the model; JAX: one, because its arrays never change."""
+    """torch, TensorFlow, Keras: no copy of the model; JAX: one, because its arrays never change."""
     saved = [{"weight": np.full((2048, 2048), n + 1, np.float32)} for n in range(12)]
     path = Checkpoint(state=saved).write(tmp_path / "ckpt", durability="process-crash")
     result = subprocess.run(

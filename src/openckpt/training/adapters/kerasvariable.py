@@ -108,6 +108,12 @@ class VariableLeaf:
         """Whether a value that was read stays as it is: TensorFlow's do."""
         return _backend_of(self._variable._value) == "tensorflow"
 
+    @property
+    def copies(self) -> bool:
+        """Whether `assign` copies at once, so that the memory can be used again: into JAX's arrays."""
+        value = self._variable._value
+        return value is not None and _backend_of(value) in ("jax", "jaxlib")
+
     def value(self) -> Any:
         """Return the value on the host: the memory itself on the CPU, a copy from other devices."""
         array = _read(self._variable._value)
@@ -247,8 +253,9 @@ def _write(variable: Any, array: Array) -> None:
 
 
 def _write_jax(variable: Any, array: Array) -> None:
-    with _framework("jax").ensure_compile_time_eval():  # a value, not a part of the function that is being traced
-        variable._direct_assign(_framework("keras").ops.convert_to_tensor(array.copy(), dtype=array.dtype.name))
+    jax = _framework("jax")
+    with jax.ensure_compile_time_eval():  # a value, not a part of the function that is being traced
+        variable._direct_assign(jax.numpy.array(array).block_until_ready())  # a copy: that memory is used again
 
 
 def _tensor_of(torch: Any, array: Array) -> Any:
