@@ -46,3 +46,16 @@ def legacy_weights(layers: Mapping[str, Mapping[str, Any]], *, version: str = "2
 
 
 ONES = np.ones((2, 3), np.float32)
+
+
+def opened(data: bytes, **options: Any) -> Any:
+    """Return the reader of a file of these bytes."""
+    from openckpt.formats.keras_h5 import open_hdf5
+    from openckpt.storage.memory import MemoryStore
+
+    return open_hdf5(MemoryStore({"x.h5": data}), "x.h5", **options)
+
+
+def codes(reader: Any) -> list[str]:
+    """Return the codes of the doctor's findings."""
+    return [finding.code for finding in reader.validate()]
