@@ -118,13 +118,18 @@ class LiveGraph:
             return
         children: list[tuple[str, LiveNode, bool]] = []
         names: dict[str, LiveNode] = {}
+        known = self._by_object
         for name, value, stock in node.view.children:
-            target = self._by_object.get(id(value))
+            target = known.get(id(value))
             is_again = target is not None and is_pytree(value, target.view)
             if is_again and name.isdecimal() and hasattr(node.object, "_fields"):
                 target, is_again = names[node.object._fields[int(name)]], False  # a namedtuple's other name for it
             if target is None or is_again:
-                view = _seen(value, f"{node.label()}.{name}")
+                try:
+                    view = view_of(value)
+                except UnsupportedError as error:  # its adapter refuses something in it
+                    error.where = Where("", f"{node.label()}.{name}")
+                    raise
                 if view is None or view.refused:
                     why = "" if view is None else view.refused
                     raise UnsupportedError(
@@ -255,15 +260,6 @@ class LiveGraph:
 def all_children(node: LiveNode) -> list[tuple[str, LiveNode]]:
     """Return every edge of a node, whether stock TensorFlow tracks it or not."""
     return [(name, child) for name, child, _ in node.children]
-
-
-def _seen(value: object, label: str) -> View | None:
-    """Return the view of an object; what its adapter refuses in it is named by the way to it."""
-    try:
-        return view_of(value)
-    except UnsupportedError as error:
-        error.where = Where("", label)
-        raise
 
 
 def _reached(root: LiveNode, children: Callable[[LiveNode], list[tuple[str, LiveNode]]]) -> list[LiveNode]:

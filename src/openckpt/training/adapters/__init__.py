@@ -8,6 +8,7 @@ method ``__openckpt_view__`` that returns a `View`.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 from openckpt.training.tracking import Adapter, View
@@ -23,16 +24,16 @@ _ROOTS = {
 }
 """adapter -> the packages whose classes it knows"""
 
-_BY_TYPE: dict[type, str] = {}
+_BY_TYPE: dict[type, Callable[[object], View | None]] = {}
 _LOADED: dict[str, Adapter] = {}
 
 
 def view_of(value: object) -> View | None:
     """Return what the adapter of an object's framework sees in it, None where nobody can save such a thing."""
     kind = type(value)
-    name = _BY_TYPE.get(kind)
-    if name is not None:
-        return _LOADED[name].view(value)
+    known = _BY_TYPE.get(kind)
+    if known is not None:
+        return known(value)
     own = getattr(kind, "__openckpt_view__", None)
     if own is not None:
         said: View = own(value)
@@ -42,7 +43,7 @@ def view_of(value: object) -> View | None:
         adapter = _load(name)
         view = adapter.view(value)
         if view is not None:
-            _BY_TYPE[kind] = name
+            _BY_TYPE[kind] = adapter.view
             return view
     return None
 

@@ -42,6 +42,7 @@ _CODE = (
 _CODE_OF_TORCH = ("device", "dtype", "layout", "memory_format")
 _BARE = (bool, int, float, complex, str, bytes, type(None))
 _IS_BARE: dict[type, bool] = {}
+_IS_CODE: dict[type, bool] = {}
 
 
 class PlainAdapter:
@@ -71,7 +72,11 @@ class PlainAdapter:
 def is_code(value: object) -> bool:
     """Return whether this says what a program is or where it runs, so that its next run has it again: no state of an object."""
     kind = type(value)
-    return isinstance(value, _CODE) or (kind.__module__ == "torch" and kind.__name__ in _CODE_OF_TORCH)
+    known = _IS_CODE.get(kind)
+    if known is None:
+        of_torch = kind.__module__ == "torch" and kind.__name__ in _CODE_OF_TORCH
+        known = _IS_CODE[kind] = issubclass(kind, _CODE) or of_torch
+    return known
 
 
 def as_child(name: str, value: object) -> Child:
@@ -94,7 +99,7 @@ def _array(value: Array) -> View:
     leaf = ArrayLeaf(value)
     if leaf.spec() is None:
         return View("array", refused=f"an array of {value.dtype} cannot be saved: no checkpoint holds such values")
-    if isinstance(value, np.ma.MaskedArray):
+    if type(value) is not np.ndarray and isinstance(value, np.ma.MaskedArray):
         return View("array", refused="a masked array cannot be saved: a checkpoint has no place for the mask")
     return View("array", leaves=(leaf,))
 
