@@ -162,6 +162,14 @@ def make():
 def values(state, n):
     return np.asarray(state[n]["weight"].value)
 """
+NNX = """
+import jax.numpy as jnp
+from flax import nnx
+def make():
+    return [{"weight": nnx.Param(jnp.full((2048, 2048), 0.5))} for n in range(12)]
+def values(state, n):
+    return np.asarray(state[n]["weight"].get_raw_value())
+"""
 JAX = """
 import jax.numpy as jnp
 def make():
@@ -180,12 +188,13 @@ def values(state, n):
         pytest.param(TORCH, marks=pytest.mark.torch),
         pytest.param(TENSORFLOW, marks=pytest.mark.interop),
         pytest.param(KERAS, marks=[pytest.mark.jax, pytest.mark.interop]),
+        pytest.param(NNX, marks=pytest.mark.jax),
         pytest.param(JAX, marks=pytest.mark.jax),
     ],
-    ids=["torch", "tensorflow", "keras on jax", "jax"],
+    ids=["torch", "tensorflow", "keras on jax", "nnx", "jax"],
 )
 def test_live_frameworks_keep_to_the_plan(program: str, tmp_path: Path) -> None:
-    """torch, TensorFlow, Keras: no copy of the model; JAX: one, because its arrays never change."""
+    """No copy of the model; of bare JAX arrays one, because they never change."""
     saved = [{"weight": np.full((2048, 2048), n + 1, np.float32)} for n in range(12)]
     path = Checkpoint(state=saved).write(tmp_path / "ckpt", durability="process-crash")
     result = subprocess.run(

@@ -17,6 +17,7 @@ from flax import nnx
 
 from openckpt.errors import with_article
 from openckpt.formats.spec import TensorSpec
+from openckpt.training.adapters.jax_values import JaxLeaf
 from openckpt.training.tracking import Child, Leaf, View
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _variable(variable: Any) -> View:
     replace, absorb = inner.replace, inner.absorb
 
     def put(new: object) -> object:
-        if new is not held:
+        if new is not variable.get_raw_value():  # and not "held": a closure over that would keep the old value alive
             variable.set_raw_value(new)
         return variable
 
@@ -118,4 +119,7 @@ class _Held:
         return self._leaf.buffer()
 
     def assign(self, value: Array) -> object:
-        return self._put(self._leaf.assign(value))
+        new = self._leaf.assign(value)
+        if isinstance(self._leaf, JaxLeaf):
+            self._leaf = JaxLeaf(new)  # lets go of the old array
+        return self._put(new)
