@@ -118,6 +118,11 @@ class CheckpointError(Exception):
         return (_rebuild, (type(self), self.code, self.where, self.message, self.found, self.expected, self._fix))
 
     @property
+    def args(self) -> tuple[Any, ...]:  # type: ignore[override]
+        """What other libraries make an error of their own from, as Keras does of one in a layer's call: the whole text."""
+        return (str(self),)
+
+    @property
     def fix(self) -> str | None:
         """What to do now, or None where there is nothing to do."""
         if self._fix is not None:

@@ -210,6 +210,23 @@ def test_variables_of_a_graph_are_refused(tf: Any, tmp_path: Path, is_resource: 
     assert caught.value.code == "training.not-trackable"
 
 
+def test_mixed_precision_of_keras_2_built_in_predict(tf: Any, tf_keras: Any, tmp_path: Path) -> None:
+    """Inside of a layer its variables say that they are float16."""
+    policy = tf_keras.mixed_precision.Policy("mixed_float16")
+
+    def make() -> Any:
+        layers = tf_keras.layers
+        return tf_keras.Sequential([layers.Dense(3, dtype=policy), layers.BatchNormalization(dtype=policy)])
+
+    model, later = make(), make()
+    x = np.ones((2, 4), np.float32)
+    expected = model.predict(x, verbose=0)
+    path = tf.train.Checkpoint(model=model).write(str(tmp_path / "theirs"))
+    status = Checkpoint(model=later).read(path, partial=True)
+    np.testing.assert_array_equal(later.predict(x, verbose=0), expected)
+    status.assert_consumed()
+
+
 def test_what_a_strategy_makes_after_a_restore_has_its_value_on_every_device(tmp_path: Path) -> None:
     """Also where a device's own thread makes it; a sum is shared out, as TensorFlow does it."""
     child = Path(__file__).resolve().parents[1] / "tensorflow_replicas.py"

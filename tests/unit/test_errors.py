@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from openckpt.errors import CheckpointWarning, UnsupportedError, Where, size_text, warn, with_article
+from openckpt.errors import CheckpointWarning, MismatchError, UnsupportedError, Where, size_text, warn, with_article
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,11 @@ def test_what_is_not_known_of_a_place_is_not_shown(where: Where, text: str) -> N
 def test_articles() -> None:
     """As people say the word."""
     assert [with_article("Dense"), with_article("Adam"), with_article("object")] == ["a Dense", "an Adam", "an object"]
+
+
+def test_a_library_that_wraps_an_error_shows_its_text() -> None:
+    """Keras makes an error of its own from the first argument of one that comes out of a layer's call."""
+    error = MismatchError("training.mismatch", "run/ckpt-1", "the shapes differ")
+    error.message = "the configs differ; the shapes differ"
+    assert error.args == (str(error),)
+    assert "the configs differ" in error.args[0]

@@ -169,8 +169,14 @@ class VariableLeaf:
     def spec(self) -> TensorSpec | None:
         """Return dtype and shape of what is stored."""
         if self._spec is None:
-            self._spec = _spec_of(self._variable.dtype, self._variable.shape)
+            self._spec = _spec_of(self._dtype, self._variable.shape)
         return self._spec
+
+    @property
+    def _dtype(self) -> Any:
+        """Its own, also where Keras 2 says another one inside of a layer with mixed precision."""
+        dtype = getattr(self._variable, "true_dtype", None)
+        return self._variable.dtype if dtype is None else dtype
 
     def value(self) -> Any:
         """Return the value on the host, on the CPU without a copy."""
@@ -187,7 +193,7 @@ class VariableLeaf:
     def assign(self, value: Array) -> object:
         """Set the value, also from within a function that is being traced."""
         variable = self._variable
-        dtype = BY_NAME[variable.dtype.base_dtype.name]
+        dtype = BY_NAME[self._dtype.base_dtype.name]
         write_variable(variable, value.astype(dtype.numpy(), copy=False) if dtype.is_numeric else value)
         return variable
 
