@@ -96,6 +96,9 @@ class LiveGraph:
     def __init__(self, root: object, view: View, parent: tuple[LiveNode, str] | None = None) -> None:
         self.nodes: list[LiveNode] = []
         self._by_object: dict[int, LiveNode] = {}
+        self._pytrees: dict[LiveNode, bool] = {}
+        self._apart: set[LiveNode] = set()
+        """values in one more of their places: so is what is below them"""
         self.resolve: Callable[[str], object | None] | None = None
         """what `at` asks where the root of the program is not the root of the file"""
         self._add(root, view, parent)
@@ -121,7 +124,7 @@ class LiveGraph:
         known = self._by_object
         for name, value, stock in node.view.children:
             target = known.get(id(value))
-            is_again = target is not None and is_pytree(value, target.view)
+            is_again = target is not None and (node in self._apart or self._is_pytree(target))
             if is_again and name.isdecimal() and hasattr(node.object, "_fields"):
                 target, is_again = names[node.object._fields[int(name)]], False  # a namedtuple's other name for it
             if target is None or is_again:
@@ -140,9 +143,17 @@ class LiveGraph:
                         "and has no state_dict",
                     )
                 target = self._add(value, apart(value, view) if is_again else view, (node, name))
+                if is_again:
+                    self._apart.add(target)
             children.append((name, target, stock))
             names.setdefault(name, target)
         node.children, node.names = children, names
+
+    def _is_pytree(self, node: LiveNode) -> bool:
+        known = self._pytrees.get(node)
+        if known is None:
+            known = self._pytrees[node] = is_pytree(node.object, node.view)
+        return known
 
     def release(self) -> None:
         """Let go of all objects; of no use afterwards, and its nodes know only the way up.
@@ -156,6 +167,8 @@ class LiveGraph:
 
     def settle(self, replaced: Mapping[LiveNode, object]) -> None:
         """Remember the new objects of nodes in the place of the old, and no old value."""
+        if not replaced:
+            return
         for node in self.nodes:
             if node in replaced:
                 new = replaced[node]

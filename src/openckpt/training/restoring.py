@@ -13,7 +13,7 @@ what had been assigned.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from openckpt.errors import MismatchError, NotFoundError, Where, shown, with_article
 from openckpt.formats.collecting import collection_held
@@ -262,13 +262,16 @@ def _assigned(
     out = {}
     others = []
     casts: list[tuple[DType, Array | None] | None] = []
+    held: dict[str, Any] = {}  # dtype of a spec -> numpy's
     for bound in batch:
         lent, spec = bound.leaf.buffer(), checked.specs[bound.key]
         if lent is not None and lent.shape != spec.shape:
             lent = None
         copies = getattr(bound.leaf, "copies", False)
-        dtype = checked.cast_to(bound)
-        target = lent if lent is not None and lent.dtype == spec.numpy_dtype else None
+        dtype = None if checked.casts is None else checked.cast_to(bound)
+        if lent is not None and spec.dtype not in held:
+            held[spec.dtype] = spec.numpy_dtype
+        target = lent if lent is not None and lent.dtype == held[spec.dtype] else None
         if target is None and (copies or dtype is not None):
             target = scratch.take(spec)
         if dtype is not None and lent is None and copies:

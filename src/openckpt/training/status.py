@@ -104,18 +104,22 @@ class CheckpointLoadStatus(Outcome):
 
     def assert_existing_objects_matched(self) -> CheckpointLoadStatus:
         """Raise unless every object of the program that has values is bound to a node of the file."""
-        with collection_held():
-            live = self._live()
-            matched = {node.identity() for node in self._binding.nodes.values()}
-            # Metrics and seeds are nothing that TensorFlow would ask about.
-            needed = live.holders(optional=False, part=self._binding.part)
-            labels = [node.label() for node in needed if node.identity() not in matched]
-            live.release()
+        with collection_held():  # what was walked is gone again before the collector comes to look at it
+            labels = self._not_bound()
         if labels:
             raise self._failure(
                 f"found {len(labels)} objects of the program that were not bound to stored values: {shown(labels)}"
             )
         return self
+
+    def _not_bound(self) -> list[str]:
+        live = self._live()
+        matched = {node.identity() for node in self._binding.nodes.values()}
+        # Metrics and seeds are nothing that TensorFlow would ask about.
+        needed = live.holders(optional=False, part=self._binding.part)
+        labels = [node.label() for node in needed if node.identity() not in matched]
+        live.release()
+        return labels
 
     def assert_consumed(self) -> CheckpointLoadStatus:
         """Raise unless everything in the file has its object in the program, and every object its place in the file."""
