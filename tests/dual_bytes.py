@@ -15,7 +15,8 @@ from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME, dtype_of_numpy
 from openckpt.formats.dual import DualShard, DualTensor, index_of_dual, plan_dual
 from openckpt.formats.names import INDEX_SUFFIX, shard_name
-from openckpt.formats.safetensors import open_safetensors, parse_header
+from openckpt.formats.safetensors import open_safetensors
+from openckpt.formats.safetensors_header import parse_header
 from openckpt.formats.slicekeys import Extents
 from openckpt.formats.spec import TensorSpec
 from openckpt.limits import Limits

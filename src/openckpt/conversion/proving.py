@@ -86,7 +86,7 @@ def rows_of(output: CheckpointReader, rows: Sequence[Row]) -> list[Row]:
 
 def is_dual(store: Store, path: str) -> bool:
     """Return whether a data file is of the dual layout."""
-    from openckpt.formats.safetensors import read_header
+    from openckpt.formats.safetensors_header import read_header
 
     with suppress(CheckpointError, OSError), closing(store.open(path)) as source:
         return read_header(source).dual is not None
@@ -95,7 +95,7 @@ def is_dual(store: Store, path: str) -> bool:
 
 def has_header(store: Store, path: str, rows: Sequence[Row], expected: Mapping[str, int]) -> bool:
     """Return whether a safetensors file has the very header that would be written for these tensors and checksums."""
-    from openckpt.formats.safetensors import read_header
+    from openckpt.formats.safetensors_header import read_header
 
     plan = plan_rows(rows, path)
     with closing(store.open(path)) as source:

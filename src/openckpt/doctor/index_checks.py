@@ -54,7 +54,7 @@ def _from_header(scene: Scene, group: Group) -> str | None:
     """Return the command that makes the checkpoint again from its one data file, where that is a safetensors file of ours."""
     if len(group.shards) != 1 or group.num_shards != 1 or scene.nesting:
         return None
-    from openckpt.formats.safetensors import read_header
+    from openckpt.formats.safetensors_header import read_header
 
     try:
         with closing(scene.store.open(group.shards[0].path)) as source:

@@ -22,7 +22,7 @@ from openckpt.formats.bundle.reader import BundleReader
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dtypes import BY_NAME
 from openckpt.formats.dual.parsing import DualShard
-from openckpt.formats.safetensors import read_header
+from openckpt.formats.safetensors_header import read_header
 from openckpt.formats.spec import TensorSpec
 from openckpt.storage.reading import ByteSource
 from openckpt.storage.writable import WritableStore

@@ -17,7 +17,7 @@ from openckpt import Checkpoint
 from openckpt.errors import NotFoundError, UnsupportedError
 from openckpt.formats.crc import crc32c
 from openckpt.formats.dual import index_of_dual, parse_dual, plan_dual
-from openckpt.formats.safetensors import read_header
+from openckpt.formats.safetensors_header import read_header
 from openckpt.storage.disk import DISK
 from openckpt.testing import Call, CallFS, FaultyFS
 

@@ -15,7 +15,7 @@ from openckpt.findings import Finding, finding_of, make_finding
 from openckpt.formats.dtypes import dtype_of_enum
 from openckpt.formats.dual.layout import METADATA_MARK, SUPERSEDED_START
 from openckpt.formats.dual.parsing import DualEntry
-from openckpt.formats.safetensors import parse_header
+from openckpt.formats.safetensors_header import parse_header
 from openckpt.formats.slicekeys import encode_slice_key
 
 if TYPE_CHECKING:

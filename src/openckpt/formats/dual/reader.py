@@ -26,7 +26,7 @@ from openckpt.storage.memory import MemorySource
 
 if TYPE_CHECKING:
     from openckpt.findings import Finding, Progress
-    from openckpt.formats.safetensors import SafetensorsHeader
+    from openckpt.formats.safetensors_header import SafetensorsHeader
     from openckpt.formats.slicekeys import Extents
     from openckpt.formats.spec import Array
     from openckpt.storage.reading import ByteSource
