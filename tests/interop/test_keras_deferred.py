@@ -167,7 +167,10 @@ def test_another_size_is_refused_when_it_is_built(keras: Any, waiting: Any, tmp_
     checkpoint = Checkpoint(model=other)
     checkpoint.read(path, partial=True)
 
-    with pytest.raises(MismatchError, match="_kernel") as caught:
+    with (
+        pytest.warns(PartialRestoreWarning, match="_kernel"),
+        pytest.raises(MismatchError, match="_kernel") as caught,
+    ):
         other(waiting.models.X)
 
     assert caught.value.code == "training.mismatch"
@@ -175,6 +178,25 @@ def test_another_size_is_refused_when_it_is_built(keras: Any, waiting: Any, tmp_
     assert other.layers[0].kernel.path in str(caught.value)
     other(waiting.models.X)
     checkpoint.write(tmp_path / "new")
+
+
+def test_a_refusal_that_keras_swallows_is_heard(keras: Any, waiting: Any, tmp_path: Path) -> None:
+    """A model without ``build`` is built by trying a call, whose failure Keras keeps to itself."""
+
+    class Nested(keras.Model):
+        def __init__(self, units: int) -> None:
+            super().__init__()
+            self.inner = keras.Sequential([keras.layers.Dense(units)])
+
+        def call(self, x: Any) -> Any:
+            return self.inner(x)
+
+    model, other = Nested(3), Nested(5)
+    model(waiting.models.X)
+    checkpoint = Checkpoint(model=other)
+    checkpoint.read(Checkpoint(model=model).write(tmp_path / "ckpt"))
+    with pytest.warns(PartialRestoreWarning, match=r"not restored.*shape \(6, 3\) in the file"):
+        other(waiting.models.X)
 
 
 def test_weights_in_lists_that_stock_tensorflow_lost_are_named(tf: Any, waiting: Any, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from openckpt.errors import CheckpointError, MismatchError
+from openckpt.errors import CheckpointError, MismatchError, PartialRestoreWarning, warn
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.training.adapters import view_of
 from openckpt.training.binding import Binding, Deferred, bind_more
@@ -160,8 +160,14 @@ class Deferral:
 
     def _heard(self, owner: LiveNode) -> None:
         view = view_of(owner.object)
-        if view is not None and self.waits:
+        if view is None or not self.waits:
+            return
+        try:
             self.advance(LiveGraph(owner.object, view, owner.parent))
+        except CheckpointError as error:
+            # Keras tries out in silence whether a layer can be built by a call, and would take this for a no.
+            warn(f"what waited for {owner.label()} was not restored: {error}", PartialRestoreWarning)
+            raise
 
 
 def _come(positions: Sequence[Deferred], known: dict[Identity, LiveNode]) -> list[tuple[int, LiveNode]]:
