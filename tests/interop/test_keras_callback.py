@@ -196,6 +196,27 @@ def test_asking_for_the_random_generators_draws_from_none(keras: Any) -> None:
     assert random.random() == expected
 
 
+def test_what_another_callback_has_counted_comes_back(keras: Any, resume: Any, build: Any, saving: Any) -> None:
+    """Where it is named, and `SaveCheckpoint` comes after it: Keras's callbacks begin anew when training begins."""
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            seen.append((epoch, early.wait, early.best is not None, reduce.wait))
+
+    def train(epochs: int) -> None:
+        resume.train(build(), [early, reduce, saving(also={"early": early, "reduce": reduce}), Watch()], epochs=epochs)
+
+    def make(kind: Any) -> Any:
+        return kind(monitor="loss", patience=9, min_delta=100.0)
+
+    seen: list[Any] = []
+    early, reduce = make(keras.callbacks.EarlyStopping), make(keras.callbacks.ReduceLROnPlateau)
+    train(2)
+    early, reduce = make(keras.callbacks.EarlyStopping), make(keras.callbacks.ReduceLROnPlateau)
+    train(4)
+    assert seen == [(0, 0, False, 0), (1, 0, True, 0), (2, 1, True, 1), (3, 2, True, 2)]
+
+
 @pytest.mark.parametrize("every", [0, -1, "batch", 1.5, True])
 def test_nonsense_is_refused(saving: Any, every: Any) -> None:
     """When the callback is made."""
