@@ -1,6 +1,6 @@
 """Measure the goals of the project, as ratios against stock TensorFlow, safetensors, torch and the bare system call, in one run.
 
-    python benchmarks/run.py                              everything; about fifteen minutes and 4 GB of disk
+    python benchmarks/run.py                              everything; about half an hour and 7 GB of disk
     python benchmarks/run.py --quick                      small data, a minute: shows that the benchmarks work, proves nothing
     python benchmarks/run.py --only large,small           some areas
     python benchmarks/run.py --markdown docs/benchmarks.md --date 2026-11-20    also write the figures into the page
