@@ -52,5 +52,5 @@ class Node(NamedTuple):
     has_checkpoint_values: bool | None = None
     """whether this node or one below it holds values; None in graphs of old writers, which do not say"""
     python_type: str = ""
-    """of what openckpt saved: "list", "tuple", "dict" or "int-dict" of plain values only, "value" of such a value in a
-    container; a restore makes what the program's list or dict does not have. "" of everything else"""
+    """what openckpt saved: "value" of a number, text or None; "list", "tuple", "dict" or "int-dict" of nothing but such values,
+    which a restore makes where the program does not have them; "" of everything else"""

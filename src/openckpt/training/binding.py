@@ -146,7 +146,9 @@ class _Matching:
                     continue
                 target = live.names.get(name)
                 if target is None:
-                    if has_values(self._nodes[child_id]):
+                    # A plain value that the program makes later is newer than the file's, but for a Checkpoint's own child.
+                    is_plain = self._nodes[child_id].python_type and live.number and live.view.kind != "Checkpoint"
+                    if has_values(self._nodes[child_id]) and not is_plain:
                         found.deferred.append(Deferred(live, name, child_id))
                     continue
                 self._bind(child_id, target)

@@ -3,9 +3,9 @@
     saved      history = {"loss": [0.9, 0.4], "best": None}      nodes "dict", "list", "value" in the graph (formats 6.1)
     program    history = {}                                      -> gets the keys and places; then the restore fills them
 
-Only plain values grow - numbers, text, None, and lists, tuples and dicts of nothing else, as openckpt saved them. Everything else
-waits for the program to make it (formats 6.6, item 4). A list gets what it lacks at its end, a dict only where it is empty: a
-program that has some keys has chosen them.
+Only plain values grow - numbers, text, None, and lists, tuples and dicts of nothing else, as openckpt saved them. A list gets what it
+lacks at its end, a dict only where it is empty: a program that has some keys has chosen them. Other objects wait for the program to
+make them (formats 6.6, item 4); a plain value that it makes later is newer than the file's, and stays.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _GROWING = (list, dict, OrderedDict, defaultdict)
 
 
 def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
-    """Return the type of every node that is a plain value in a container, or a container of nothing else."""
+    """Return the type of every node that is a plain value, or a container of nothing else."""
     found = {node: kind for node in nodes if type(node.object) in _PLAIN and (kind := _type_of(node))}
     parents: dict[LiveNode, list[LiveNode]] = {}
     others: list[LiveNode] = []
@@ -49,9 +49,7 @@ def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
 def _type_of(node: LiveNode) -> str:
     value = node.object
     if isinstance(value, Bare):
-        within = None if node.parent is None else node.parent[0].object
-        is_plain = type(value.value) in _VALUES or isinstance(value.value, np.generic)
-        return VALUE if is_plain and isinstance(within, (list, tuple, dict)) else ""
+        return VALUE if type(value.value) in _VALUES or isinstance(value.value, np.generic) else ""
     if type(value) is dict:
         if all(type(key) is str for key in value):
             return DICT

@@ -120,3 +120,28 @@ def test_a_resumed_run_goes_on_with_its_history(tmp_path: Path) -> None:
         history.append(float(run))
         checkpoint.save(tmp_path / "ckpt")
     assert history == [0.0, 1.0, 2.0]
+
+
+def test_a_plain_value_that_the_program_makes_later_stays(tmp_path: Path) -> None:
+    """A save changes no number; a child of the Checkpoint has its stored value at once, and an array when it is there."""
+
+    class Trainer:
+        best: float
+
+    saved = Trainer()
+    saved.best = 0.5
+    path = Checkpoint(trainer=saved, metrics={"loss": 1.0, "acc": 2.0, "log": [1]}, w={"a": np.ones(1)}, step=7).write(
+        tmp_path / "ckpt"
+    )
+    trainer, metrics, w = Trainer(), {"loss": 0.0}, dict[str, np.ndarray]()
+    checkpoint = Checkpoint(trainer=trainer, metrics=metrics, w=w)
+    checkpoint.read(path, partial=True)
+
+    trainer.best = 9.0
+    metrics |= {"acc": 9.0, "log": [9, 9]}
+    w["a"] = np.zeros(1)
+    checkpoint.step = 0
+    checkpoint.write(tmp_path / "next")
+
+    assert (trainer.best, metrics) == (9.0, {"loss": 1.0, "acc": 9.0, "log": [9, 9]})
+    assert w["a"] == 1 and checkpoint.step == 7
