@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+MADE_TYPES = ("value", "list", "tuple", "dict", "int-dict")
+"""of `Node.python_type`: what a restore makes where the program does not have it"""
+
 
 class Child(NamedTuple):
     """An edge: the object has ``node_id`` under the name ``local_name``."""
@@ -52,5 +55,10 @@ class Node(NamedTuple):
     has_checkpoint_values: bool | None = None
     """whether this node or one below it holds values; None in graphs of old writers, which do not say"""
     python_type: str = ""
-    """what openckpt saved: "value" of a number, text or None; "list", "tuple", "dict" or "int-dict" of nothing but such values,
-    which a restore makes where the program does not have them; "" of everything else"""
+    """what openckpt saved: "value" of a number, text or None; "list", "tuple", "dict" or "int-dict" of nothing but such values;
+    "other-dict" or "other-int-dict" of an OrderedDict or defaultdict of them; "" of everything else"""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a restore makes this where the program does not have it."""
+        return self.python_type in MADE_TYPES

@@ -147,7 +147,7 @@ class _Matching:
                 target = live.names.get(name)
                 if target is None:
                     # A plain value that the program makes later is newer than the file's, but for a Checkpoint's own child.
-                    is_plain = self._nodes[child_id].python_type and live.number and live.view.kind != "Checkpoint"
+                    is_plain = self._nodes[child_id].is_plain and live.number and live.view.kind != "Checkpoint"
                     if has_values(self._nodes[child_id]) and not is_plain:
                         found.deferred.append(Deferred(live, name, child_id))
                     continue

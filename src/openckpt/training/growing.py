@@ -3,13 +3,14 @@
     saved      history = {"loss": [0.9, 0.4], "best": None}      nodes "dict", "list", "value" in the graph (formats 6.1)
     program    history = {}                                      -> gets the keys and places; then the restore fills them
 
-Only plain values grow - numbers, text, None, and lists, tuples and dicts of nothing else, as openckpt saved them. A list gets what it
+Only plain values are made - numbers, text, None, and lists, tuples and dicts of nothing else, as openckpt saved them. A list gets what it
 lacks at its end, a dict only where it is empty: a program that has some keys has chosen them. Other objects wait for the program to
 make them (formats 6.6, item 4); a plain value that it makes later is newer than the file's, and stays.
 """
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,14 +20,18 @@ from typing import Any
 import numpy as np
 
 from openckpt.formats.objectgraph import ObjectGraph
+from openckpt.formats.objectnodes import MADE_TYPES
 from openckpt.training.binding import Binding, bind
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.tracking import Bare
 
-VALUE, LIST, TUPLE, DICT, INT_DICT = "value", "list", "tuple", "dict", "int-dict"
+VALUE, LIST, TUPLE, DICT, INT_DICT = MADE_TYPES
+_OF_OTHER_DICTS = {DICT: "other-dict", INT_DICT: "other-int-dict"}
+"""kinds of an OrderedDict or defaultdict by that of a dict with its keys: one that the program has grows, and none is made"""
+_NUMBER = re.compile(r"-?[0-9]{1,1000}")
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
-_PLAIN = frozenset((Bare, list, tuple, dict))
-_GROWING = (list, dict, OrderedDict, defaultdict)
+_DICTS = (dict, OrderedDict, defaultdict)
+_PLAIN = frozenset((Bare, list, tuple, *_DICTS))
 
 
 def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
@@ -35,7 +40,7 @@ def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
     parents: dict[LiveNode, list[LiveNode]] = {}
     others: list[LiveNode] = []
     for node in found:
-        if any(child not in found for _, child, _ in node.children):
+        if any(found.get(child) not in MADE_TYPES for _, child, _ in node.children):
             others.append(node)
             continue
         for _, child, _ in node.children:
@@ -47,13 +52,13 @@ def python_types(nodes: Iterable[LiveNode]) -> dict[LiveNode, str]:
 
 
 def _type_of(node: LiveNode) -> str:
-    value = node.object
+    value: Any = node.object
     if isinstance(value, Bare):
         return VALUE if type(value.value) in _VALUES or isinstance(value.value, np.generic) else ""
-    if type(value) is dict:
-        if all(type(key) is str for key in value):
-            return DICT
-        return INT_DICT if all(type(key) is int for key in value) else ""
+    if type(value) in _DICTS:
+        kinds = {type(key) for key in value} or {str}
+        kind = DICT if kinds == {str} else INT_DICT if kinds == {int} else ""
+        return kind if type(value) is dict else _OF_OTHER_DICTS.get(kind, "")
     return LIST if type(value) is list else TUPLE if type(value) is tuple else ""
 
 
@@ -90,30 +95,32 @@ def _grow(graph: ObjectGraph, binding: Binding) -> list[Callable[[], object]]:
     made: dict[int, Any] = {}
     for node_id, live in binding.nodes.items():
         container: Any = live.object
-        if type(container) not in _GROWING:
+        if type(container) is not list and type(container) not in _DICTS:
             continue
         names = {child.local_name: child.node_id for child in graph.nodes[node_id].children}
         if type(container) is list:
             size = len(container)
-            while (child := names.get(str(len(container)))) is not None and graph.nodes[child].python_type:
-                container.append(_made(graph, child, made))
+            while (child := names.get(str(len(container)))) is not None and graph.nodes[child].is_plain:
+                container.append(_made(graph, child, made, binding.nodes))
             if len(container) > size:
                 undo.append(partial(container.__delitem__, slice(size, None)))
-        elif not container and names and all(graph.nodes[child].python_type for child in names.values()):
+        elif not container and names and all(graph.nodes[child].is_plain for child in names.values()):
             keys = _keys(graph.nodes[node_id].python_type, names)
-            container.update((key, _made(graph, child, made)) for key, child in keys.items())
+            container.update((key, _made(graph, child, made, binding.nodes)) for key, child in keys.items())
             undo.append(container.clear)
     return undo
 
 
 def _keys(python_type: str, names: Mapping[str, int]) -> dict[Any, int]:
-    """Return the children of a dict by its keys: numbers where it was saved so."""
-    if python_type != INT_DICT:
+    """Return the children of a dict by its keys: text, or numbers; none of one with keys of other kinds."""
+    if python_type in (DICT, _OF_OTHER_DICTS[DICT]):
         return dict(names)
-    return {int(name): child for name, child in names.items() if name.removeprefix("-").isdecimal()}
+    if python_type in (INT_DICT, _OF_OTHER_DICTS[INT_DICT]):
+        return {int(name): child for name, child in names.items() if _NUMBER.fullmatch(name)}
+    return {}
 
 
-def _made(graph: ObjectGraph, top: int, made: dict[int, Any]) -> Any:
+def _made(graph: ObjectGraph, top: int, made: dict[int, Any], bound: Mapping[int, LiveNode]) -> Any:
     """Return the object for a node, with what is below it; None for a value. One node is one object, wherever it stands."""
     stack = [(top, False)]
     while stack:
@@ -129,7 +136,11 @@ def _made(graph: ObjectGraph, top: int, made: dict[int, Any]) -> Any:
                 made[node_id] += items
             else:
                 made[node_id].update((key, made.get(child)) for key, child in _keys(kind, names).items())
-        elif node_id not in made:
+        elif node_id in made:
+            continue
+        elif node_id in bound and not isinstance(bound[node_id].object, Bare):
+            made[node_id] = bound[node_id].object  # in one more of its places
+        else:
             made[node_id] = [] if kind == LIST else {} if kind in (DICT, INT_DICT) else None
             if kind in (LIST, TUPLE, DICT, INT_DICT):
                 stack += [(node_id, True), *((child, False) for child in names.values())]

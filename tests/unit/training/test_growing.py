@@ -61,6 +61,34 @@ def test_a_dict_grows_only_where_it_is_empty(tmp_path: Path) -> None:
     assert isinstance(default, defaultdict)
 
 
+def test_a_dict_grows_by_the_keys_that_it_had(tmp_path: Path) -> None:
+    """Numbers are no text, of dicts with an order or a default too; keys of other kinds have names and no way back."""
+    counts = defaultdict(int, {3: 5, -1: 2})
+    path = Checkpoint(counts=counts, order=OrderedDict({1: "a"}), pairs={(0, 1): 1}, mixed={"a": 1, 2: 3}).write(
+        tmp_path / "ckpt"
+    )
+    new: defaultdict[int, int] = defaultdict(int)
+    order: OrderedDict[int, str] = OrderedDict()
+    pairs: dict[Any, Any] = {}
+    mixed: dict[Any, Any] = {}
+
+    status = Checkpoint(counts=new, order=order, pairs=pairs, mixed=mixed).read(path, partial=True)
+
+    assert (new, order) == (counts, {1: "a"})
+    assert (pairs, mixed) == ({}, {})
+    assert status.report.unresolved == ("(root).mixed.a", "(root).mixed.2", "(root).pairs.(0, 1)")
+
+
+def test_a_dict_of_another_class_is_not_made(tmp_path: Path) -> None:
+    """A dict in the place of one with a default would fail at its first new key, long after the restore."""
+    path = Checkpoint(history={"by_class": defaultdict(int, {"cat": 1})}, n=1).write(tmp_path / "ckpt")
+    history: dict[str, Any] = {}
+
+    Checkpoint(history=history, n=0).read(path, partial=True)
+
+    assert history == {}
+
+
 def test_what_holds_anything_else_is_not_made(tmp_path: Path) -> None:
     """An object of a class would become a dict."""
 
@@ -89,6 +117,20 @@ def test_what_was_one_list_is_one_list(tmp_path: Path) -> None:
 
     assert state["one"] is state["other"] and state["one"] == [1]
     assert state["loop"][0] == 2 and state["loop"][1] is state["loop"]
+
+
+@pytest.mark.parametrize("own", [[0, 0], []])
+def test_what_was_one_list_is_the_one_that_the_program_has(tmp_path: Path, own: list[int]) -> None:
+    """A new one in its other place would be another object, for which the file has no second value."""
+    shared, pair = [1, 2], (3, 4)
+    path = Checkpoint(a=shared, b={"same": shared, "pair": pair}, c=pair).write(tmp_path / "ckpt")
+    state: dict[str, Any] = {}
+    checkpoint = Checkpoint(a=own, b=state, c=(0, 0))
+
+    checkpoint.read(path).assert_consumed()
+
+    assert own == [1, 2] and state["same"] is own
+    assert checkpoint.c == (3, 4) and state["pair"] is checkpoint.c
 
 
 def test_nothing_grows_where_a_restore_fails(tmp_path: Path) -> None:
