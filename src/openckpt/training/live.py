@@ -1,8 +1,8 @@
 """The program's side of a checkpoint: the live objects below a root, walked breadth-first as TensorFlow does (formats 6.3).
 
 Every object is a node once, however many ways lead to it; a number or text in a container is a node per place, and so is a
-container of JAX arrays (`openckpt.training.places`). The walk sees all edges; `LiveGraph.stock` is the part that stock TensorFlow tracks, which is everything where a program has neither
-TensorFlow's nor Keras's objects in it.
+container of JAX arrays (`openckpt.training.places`). The walk sees all edges; `LiveGraph.stock` is the part that stock TensorFlow
+tracks, which is everything where a program has neither TensorFlow's nor Keras's objects in it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TypeAlias
 from openckpt.errors import UnsupportedError, Where, with_article
 from openckpt.formats.objectpaths import escape_name, split_path
 from openckpt.training.adapters import view_of
+from openckpt.training.adapters.plain import as_child
 from openckpt.training.places import apart, is_pytree
 from openckpt.training.tracking import Bare, Leaf, View
 
@@ -172,7 +173,8 @@ class LiveGraph:
         for node in self.nodes:
             if node in replaced:
                 new = replaced[node]
-                node.object = Bare(new) if isinstance(node.object, Bare) else new
+                # An array in the place of None is known by itself, and no more by its place.
+                node.object = as_child("", new).value if isinstance(node.object, Bare) else new
                 node.view = View(node.view.kind, family=node.view.family)
             elif any(child in replaced for _, child, _ in node.children):
                 node.view = dataclasses.replace(node.view, children=())
