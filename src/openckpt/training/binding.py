@@ -146,7 +146,8 @@ class _Matching:
                     continue
                 target = live.names.get(name)
                 if target is None:
-                    # A plain value that the program makes later is newer than the file's, but for a Checkpoint's own child.
+                    # A plain value that the program makes later is newer than the file's, but for a Checkpoint's own child;
+                    # of a root it turns out later which of the two it is (`Deferral.advance`).
                     is_plain = self._nodes[child_id].is_plain and live.number and live.view.kind != "Checkpoint"
                     if has_values(self._nodes[child_id]) and not is_plain:
                         found.deferred.append(Deferred(live, name, child_id))

@@ -12,7 +12,7 @@ waits on its own, and none touches what a newer one has assigned.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -95,8 +95,12 @@ class Deferral:
         self._stops.clear()
         self._close()
 
-    def advance(self, live: LiveGraph) -> bool:
+    def advance(self, live: LiveGraph, keywords: Container[str] = ()) -> bool:
         """Give values to what has come, as far as it is in ``live``; return whether objects were replaced by new ones.
+
+        Args:
+            live: the program or a part of it.
+            keywords: names of the Checkpoint's own children, beside those of an object that is its root.
 
         Raises:
             MismatchError, NotFoundError, CorruptionError: as a restore; of this part nothing has been assigned then.
@@ -110,6 +114,7 @@ class Deferral:
                 known[identity] = node
             if identity in self._matched:
                 taken.append(node)
+        self._let_go(known, keywords)
         starts = _come(self._binding.deferred, known)
         if not starts and not self._binding.slots:
             return False
@@ -132,6 +137,23 @@ class Deferral:
         live.settle(replaced)
         self._take(found, live, checked.nodes())
         return bool(replaced)
+
+    def _let_go(self, known: Mapping[Identity, LiveNode], keywords: Container[str]) -> None:
+        """Wait no more for plain values that the program has made in its root: they are newer than the file's."""
+        binding, nodes = self._binding, self._graph.nodes
+        late = [
+            position
+            for position in binding.deferred
+            if nodes[position.node_id].is_plain
+            and position.parent.view.kind != "Checkpoint"
+            and position.name not in keywords
+            and (parent := known.get(position.parent.identity())) is not None
+            and position.name in parent.names
+        ]
+        if late:
+            binding.deferred[:] = [position for position in binding.deferred if position not in late]
+            if not self.waits:
+                self.end()
 
     def _take(self, found: Binding, live: LiveGraph, got: Iterable[LiveNode]) -> None:
         binding = self._binding

@@ -89,7 +89,7 @@ class Program:
         """Walk the program, after what waits for new parts of it was restored."""
         live = self._walk()
         self._deferrals = [deferral for deferral in self._deferrals if deferral.waits]
-        replaced = [deferral.advance(live) for deferral in self._deferrals]
+        replaced = [deferral.advance(live, self._children) for deferral in self._deferrals]
         return self._walk() if any(replaced) else live
 
     def _walk(self) -> LiveGraph:

@@ -187,3 +187,29 @@ def test_a_plain_value_that_the_program_makes_later_stays(tmp_path: Path) -> Non
 
     assert (trainer.best, metrics) == (9.0, {"loss": 1.0, "acc": 9.0, "log": [9, 9]})
     assert w["a"] == 1 and checkpoint.step == 7
+
+
+@pytest.mark.parametrize("has_attributes", [False, True])
+def test_a_plain_value_that_the_root_gets_later_stays(tmp_path: Path, has_attributes: bool) -> None:
+    """The root of a checkpoint is an object like any other; a keyword beside it is a child of the Checkpoint."""
+
+    class Trainer:
+        pass
+
+    def root(**held: object) -> Any:
+        made = Trainer()
+        vars(made).update(held)
+        return made if has_attributes else held
+
+    path = Checkpoint(root(w=np.ones(1), best=0.5, log=[1]), epoch=7).write(tmp_path / "ckpt")
+    made = root(w=np.zeros(1))
+    held = vars(made) if has_attributes else made
+    checkpoint = Checkpoint(made)
+    status = checkpoint.read(path)
+
+    held |= {"best": 9.0, "log": [9, 9]}
+    checkpoint.epoch = 0
+    checkpoint.write(tmp_path / "next")
+
+    assert (held["w"][0], held["best"], held["log"], checkpoint.epoch) == (1.0, 9.0, [9, 9], 7)
+    assert status.report.unresolved == ("(root).best", "(root).log.0") and status.report.waiting == 0
