@@ -4,8 +4,9 @@
     program    history = {}                                      -> gets the keys and places; then the restore fills them
 
 Only plain values are made - numbers, text, None, and lists, tuples and dicts of nothing else, as openckpt saved them. A list gets what it
-lacks at its end, a dict only where it is empty: a program that has some keys has chosen them. Other objects wait for the program to
-make them (formats 6.6, item 4); a plain value that it makes later is newer than the file's, and stays.
+lacks at its end, a dict only where it is empty: a program that has some keys has chosen them; the place of None gets a whole list,
+tuple or dict. Other objects wait for the program to make them (formats 6.6, item 4); a plain value that it makes later is newer than
+the file's, and stays.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def bound_grown(
 
     Args:
         graph: of the file.
-        live: of the program.
+        live: of the program; of no use afterwards.
         walk: returns the program as it is then.
     """
     binding = bind(graph, live)
@@ -80,6 +81,7 @@ def bound_grown(
     if not undo:
         yield live, binding
         return
+    live.release()
     try:
         live = walk()
         yield live, bind(graph, live)
@@ -91,8 +93,8 @@ def bound_grown(
 
 def _grow(graph: ObjectGraph, binding: Binding) -> list[Callable[[], object]]:
     """Give lists and dicts places for the values that they lack, None in each; return what takes these away again."""
-    undo: list[Callable[[], object]] = []
     made: dict[int, Any] = {}
+    undo = _put_for_none(graph, binding, made)
     for node_id, live in binding.nodes.items():
         container: Any = live.object
         if type(container) is not list and type(container) not in _DICTS:
@@ -108,6 +110,27 @@ def _grow(graph: ObjectGraph, binding: Binding) -> list[Callable[[], object]]:
             keys = _keys(graph.nodes[node_id].python_type, names)
             container.update((key, _made(graph, child, made, binding.nodes)) for key, child in keys.items())
             undo.append(container.clear)
+    return undo
+
+
+def _put_for_none(graph: ObjectGraph, binding: Binding, made: dict[int, Any]) -> list[Callable[[], object]]:
+    """Put lists, tuples and dicts in the place of None; return what puts None there again."""
+    undo: list[Callable[[], object]] = []
+    containers = {number for number, node in enumerate(graph.nodes) if node.is_plain and node.python_type != VALUE}
+    if not containers:
+        return undo
+    for node_id, live in binding.nodes.items():
+        put = None if live.view.is_rebuilt else live.view.replace
+        for child_id, name in graph.nodes[node_id].children:
+            target = live.names.get(name) if child_id in containers else None
+            if (
+                put is not None
+                and target is not None
+                and isinstance(target.object, Bare)
+                and target.object.value is None
+            ):
+                put({name: _made(graph, child_id, made, binding.nodes)})
+                undo.append(partial(put, {name: None}))
     return undo
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,49 @@ def test_what_was_one_list_is_one_list(tmp_path: Path) -> None:
 
     assert state["one"] is state["other"] and state["one"] == [1]
     assert state["loop"][0] == 2 and state["loop"][1] is state["loop"]
+
+
+@pytest.mark.parametrize("best", [{"step": 3, "loss": 0.5}, (3, 0.5), [3, 0.5], {7: "a"}, [], {}, ((1,), [{}])])
+def test_a_container_takes_the_place_of_none(tmp_path: Path, best: object) -> None:
+    """The best so far, in a program that has none yet: in a dict, a list, an attribute, below the Checkpoint."""
+
+    class Trainer:
+        best: object = None
+
+    def program(best: object) -> Checkpoint:
+        trainer = Trainer()
+        trainer.best = deepcopy(best)
+        return Checkpoint(best=best, trainer=trainer, state={"best": deepcopy(best)}, items=[deepcopy(best)])
+
+    path = program(best).write(tmp_path / "ckpt")
+    checkpoint = program(None)
+    status = checkpoint.read(path)
+
+    found = [checkpoint.best, checkpoint.trainer.best, checkpoint.state["best"], checkpoint.items[0]]
+    assert found == [best] * 4 and all(type(item) is type(best) for item in found)
+    status.assert_consumed()
+
+
+def test_one_container_in_the_places_of_none_is_one(tmp_path: Path) -> None:
+    """As the program that was saved had it."""
+    best = [0.5]
+    path = Checkpoint(a=best, b={"a": best}).write(tmp_path / "ckpt")
+    checkpoint = Checkpoint(a=None, b={"a": None})
+    checkpoint.read(path).assert_consumed()
+    assert checkpoint.a == [0.5] and checkpoint.b["a"] is checkpoint.a
+
+
+def test_none_stays_where_a_restore_fails(tmp_path: Path) -> None:
+    """And where what holds it would have to be made anew."""
+    path = Checkpoint(state={"best": [1]}, pair=([1], 2), w=np.ones(2)).write(tmp_path / "ckpt")
+    state: dict[str, Any] = {"best": None}
+    with pytest.raises(MismatchError, match="shape"):
+        Checkpoint(state=state, w=np.zeros(3)).read(path)
+    assert state == {"best": None}
+
+    checkpoint = Checkpoint(pair=(None, 0), w=np.zeros(2))
+    assert "(root).pair.0" in checkpoint.read(path, partial=True).report.unbound
+    assert checkpoint.pair == (None, 2)
 
 
 @pytest.mark.parametrize("own", [[0, 0], []])
