@@ -23,20 +23,24 @@ def json_blocks() -> list[Any]:
 
 
 @pytest.mark.torch
+@pytest.mark.jax
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:(?!openckpt)")
 def test_the_page_shows_every_kind_of_text() -> None:
     """Each tag, as the encoder writes it and the decoder reads it."""
+    jax: Any = pytest.importorskip("jax")
     import torch
 
     shown = json_blocks()[0]
     state = {
         "epoch": 3, "best": float("inf"), "betas": (0.9, 0.999), "raw": b"\0", "z": 1 + 2j, "milestones": Counter({30: 1}),
-        "by_id": {0: "a"}, "mask": np.ones(2), "loss": np.float32(3), "t": torch.ones(2),
+        "by_id": {0: "a"}, "mask": np.ones(2), "loss": np.float32(3),
+        "names": np.array(["a"]), "t": torch.ones(2), "key": jax.random.key(0),
     }  # fmt: skip
 
     text, arrays = encode_state(state, Where(""))
 
     assert json.loads(text) == shown
-    assert list(arrays) == ["mask", "loss", "t"]
+    assert list(arrays) == ["mask", "loss", "names", "t", "key"]
     found = decode_state(json.dumps(shown).encode(), arrays, Where(""))
     assert found.keys() == state.keys() and torch.equal(found["t"], state["t"]) and found["betas"] == state["betas"]
 

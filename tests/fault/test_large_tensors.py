@@ -15,7 +15,7 @@ from fault.histories import History, Save, Tally, judge
 from fault.test_failing_calls import Scene, after, check_named, check_next_save, run, states
 from openckpt.storage import pending
 from openckpt.testing import PowerLossFS
-from openckpt.writing import behind, data, writer
+from openckpt.writing import behind, data, filling
 
 OLD = Save("run/a", 1, blocks=9, manifest=True)
 NEW = replace(OLD, seed=2, groups=3, overwrite=True)
@@ -27,7 +27,7 @@ def _small_is_large() -> Iterator[None]:
         patch.setattr(data, "_CHUNK", 4096)
         patch.setattr(data, "_BATCH_BYTES", 8192)
         patch.setattr(data, "_RESERVED", 4096)
-        patch.setattr(writer, "_RUN_BYTES", 8192)
+        patch.setattr(filling, "_RUN_BYTES", 8192)
         patch.setattr(behind, "_MOST_BYTES", 20_000)
         patch.setattr(pending, "_START_BYTES", 4096)
         yield
