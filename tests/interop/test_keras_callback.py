@@ -217,6 +217,34 @@ def test_what_another_callback_has_counted_comes_back(keras: Any, resume: Any, b
     assert seen == [(0, 0, False, 0), (1, 0, True, 0), (2, 1, True, 1), (3, 2, True, 2)]
 
 
+def test_the_best_weights_of_another_run_come_back(keras: Any, resume: Any, build: Any, saving: Any) -> None:
+    """A run that was resumed and only gets worse ends with the best weights of the run before, and warns of nothing."""
+
+    class Worse(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.seen += 1
+            if epoch >= 2:
+                self.model.set_weights([value + 5 for value in self.model.get_weights()])
+
+    def train(epochs: int) -> tuple[Any, Any, Any]:
+        model, worse = build(), Worse()
+        early = keras.callbacks.EarlyStopping("loss", patience=9, restore_best_weights=True)
+        resume.train(model, [worse, early, saving(also={"early": early, "worse": worse})], epochs=epochs)
+        return model, early, worse
+
+    _, early, _ = train(2)
+    best = early.best_weights
+    model, early, worse = train(4)
+
+    assert all(map(np.array_equal, early.best_weights, best))
+    assert all(map(np.array_equal, model.get_weights(), best))
+    assert worse.seen == 4 and worse.params["epochs"] == 4
+
+
 @pytest.mark.parametrize("every", [0, -1, "batch", 1.5, True])
 def test_nonsense_is_refused(saving: Any, every: Any) -> None:
     """When the callback is made."""

@@ -18,7 +18,6 @@ between is lost: there they come where ``compile`` put the optimizer.
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 import warnings
@@ -28,9 +27,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from openckpt.errors import CheckpointWarning
+from openckpt.training.adapters.kerascallback import callback_view
 from openckpt.training.adapters.kerasvariable import VariableLeaf, mark, settle_after
 from openckpt.training.adapters.kerasvocabulary import learned_by
-from openckpt.training.adapters.plain import ADAPTER as PLAIN
 from openckpt.training.adapters.plain import names_of_keys
 from openckpt.training.tracking import Bare, Child, Family, View
 from openckpt.training.wrapping import call_after
@@ -112,7 +111,7 @@ class KerasAdapter:
         """Return the view of an object, None where it is not Keras 3's."""
         kind = kind_of(value)
         if kind is None:
-            return _collection(value) or _callback(value)
+            return _collection(value) or callback_view(value)
         _say_unknown_version()
         if kind == "variable":
             return View("Keras variable", leaves=(VariableLeaf(value),), family="tensorflow")
@@ -315,21 +314,6 @@ def _collection(value: object) -> View | None:
         return None
     view = held.__openckpt_view__()
     view.family = "other"  # tf.train.Checkpoint refuses it
-    return view
-
-
-def _callback(value: object) -> View | None:
-    """Return the view of one of Keras's own callbacks: what it has counted, not what it was made with or told by ``fit``.
-
-    `keras.callbacks.EarlyStopping` turns the sign of its ``min_delta`` once, and would turn a restored one again.
-    """
-    cls = type(value)
-    if cls.__module__.partition(".")[0] != "keras" or not isinstance(value, sys.modules["keras"].callbacks.Callback):
-        return None
-    view = PLAIN.view(value)
-    if view is not None:
-        given = {"params", *inspect.signature(cls).parameters}
-        view.children = [child for child in view.children if child.name not in given]
     return view
 
 
