@@ -1,4 +1,8 @@
-"""Which of several processes writes: the first, as their launcher counts them."""
+"""Which of several processes writes: the first, as their launcher counts them.
+
+A rank counts only beside the number of processes: ``RANK=16`` alone is some setting of the program, and a run that took it for its
+place among others would save nothing, without a word.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _LAUNCHERS = (
-    ("RANK", "WORLD_SIZE", "torchrun"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "mpirun"),
-    ("PMI_RANK", "PMI_SIZE", "mpiexec"),
+    ("RANK", "WORLD_SIZE"),  # torchrun
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # mpirun
+    ("PMI_RANK", "PMI_SIZE"),  # mpiexec
 )
 
 
@@ -19,17 +23,16 @@ class Rank(NamedTuple):
 
     Attributes:
         number: from 0.
-        total: how many there are; None where nothing says.
+        total: how many there are.
         source: what says so: an environment variable, or "jax".
     """
 
     number: int
-    total: int | None
+    total: int
     source: str
 
     def __str__(self) -> str:
-        of = "" if self.total is None else f" of {self.total}"
-        return f"rank {self.number}{of} ({self.source})"
+        return f"rank {self.number} of {self.total} ({self.source})"
 
 
 def find_rank(environment: Mapping[str, str] | None = None) -> Rank | None:
@@ -38,7 +41,8 @@ def find_rank(environment: Mapping[str, str] | None = None) -> Rank | None:
     if jax is not None and getattr(jax, "distributed", None) is not None and jax.distributed.is_initialized():
         return Rank(jax.process_index(), jax.process_count(), "jax")
     found = os.environ if environment is None else environment
-    for rank, count, _ in _LAUNCHERS:
-        if found.get(rank, "").isdecimal():
-            return Rank(int(found[rank]), int(found[count]) if found.get(count, "").isdecimal() else None, rank)
+    for rank, count in _LAUNCHERS:
+        said = found.get(rank, ""), found.get(count, "")
+        if all(map(str.isdecimal, said)) and int(said[0]) < int(said[1]):
+            return Rank(int(said[0]), int(said[1]), rank)
     return None

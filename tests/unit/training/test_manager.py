@@ -350,6 +350,7 @@ def test_only_the_primary_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """The others get the same paths and lists, and touch nothing."""
     manager = manager_of(tmp_path / "run", 1)
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "8")
     other = manager_of(tmp_path / "run", 1, is_primary=primary)
     assert (manager.is_primary, other.is_primary) == (True, False)
     before = None
