@@ -27,6 +27,7 @@ from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.tracking import Bare
 
 VALUE, LIST, TUPLE, DICT, INT_DICT = MADE_TYPES
+_CONTAINERS = (LIST, TUPLE, DICT, INT_DICT)
 _OF_OTHER_DICTS = {DICT: "other-dict", INT_DICT: "other-int-dict"}
 """kinds of an OrderedDict or defaultdict by that of a dict with its keys: one that the program has grows, and none is made"""
 _NUMBER = re.compile(r"-?[0-9]{1,1000}")
@@ -116,7 +117,7 @@ def _grow(graph: ObjectGraph, binding: Binding) -> list[Callable[[], object]]:
 def _put_for_none(graph: ObjectGraph, binding: Binding, made: dict[int, Any]) -> list[Callable[[], object]]:
     """Put lists, tuples and dicts in the place of None; return what puts None there again."""
     undo: list[Callable[[], object]] = []
-    containers = {number for number, node in enumerate(graph.nodes) if node.is_plain and node.python_type != VALUE}
+    containers = {number for number, node in enumerate(graph.nodes) if node.python_type in _CONTAINERS}
     if not containers:
         return undo
     for node_id, live in binding.nodes.items():
@@ -165,6 +166,6 @@ def _made(graph: ObjectGraph, top: int, made: dict[int, Any], bound: Mapping[int
             made[node_id] = bound[node_id].object  # in one more of its places
         else:
             made[node_id] = [] if kind == LIST else {} if kind in (DICT, INT_DICT) else None
-            if kind in (LIST, TUPLE, DICT, INT_DICT):
+            if kind in _CONTAINERS:
                 stack += [(node_id, True), *((child, False) for child in names.values())]
     return made[top]
