@@ -57,8 +57,8 @@ class SaveCheckpoint(Callback):
         model.fit(x, y, epochs=100, callbacks=[openckpt.keras.SaveCheckpoint("run", best="val_loss")])
 
     The same line resumes: when training begins, the newest whole checkpoint of the directory is restored, once, and ``fit``
-    begins with the epoch after it; so it is again after a ``fit`` that was interrupted. A checkpoint from the middle of an epoch begins that epoch anew with the weights it has;
-    `batch` says how many of its batches they have seen, for data that can skip them.
+    begins with the epoch after it; so it is again after a ``fit`` that was interrupted. A checkpoint from the middle of an epoch
+    begins that epoch anew with the weights it has; `batch` says how many of its batches they have seen, for data that can skip them.
 
     Args:
         directory: of the run; checkpoints are ``DIRECTORY/ckpt-1`` and so on.

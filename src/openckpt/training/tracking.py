@@ -40,8 +40,8 @@ class Leaf(Protocol):
 
     Four things are said by an attribute, which most leaves do not have: ``in_place = False``, it cannot be changed in place;
     ``is_to_come = True``, it has no memory yet, and a restore makes it; ``copies = True``, it keeps nothing of what it is given
-    to `assign`; ``is_stable = True``, what `value` returns is changed by no later update. One that keeps text may have ``examine(text, where)``, which is asked before anything is assigned: why the text
-    cannot be taken, or None.
+    to `assign`; ``is_stable = True``, what `value` returns is changed by no later update. One that keeps text may have
+    ``examine(text, where)``, which is asked before anything is assigned: why the text cannot be taken, or None.
     """
 
     @property
