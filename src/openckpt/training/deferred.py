@@ -139,17 +139,20 @@ class Deferral:
         return bool(replaced)
 
     def _let_go(self, known: Mapping[Identity, LiveNode], keywords: Container[str]) -> None:
-        """Wait no more for plain values that the program has made in its root: they are newer than the file's."""
+        """Wait no more for what the program has made itself where it can only be replaced: that is newer than the file's.
+
+        A number, text, an array of JAX; and plain values of every kind in an object that is the root.
+        """
         binding, nodes = self._binding, self._graph.nodes
-        late = [
-            position
-            for position in binding.deferred
-            if nodes[position.node_id].is_plain
-            and position.parent.view.kind != "Checkpoint"
-            and position.name not in keywords
-            and (parent := known.get(position.parent.identity())) is not None
-            and position.name in parent.names
-        ]
+        late = []
+        for position in binding.deferred:
+            parent = known.get(position.parent.identity())
+            target = None if parent is None else parent.names.get(position.name)
+            if parent is None or target is None or position.parent.view.kind == "Checkpoint":
+                continue
+            is_keyword = parent.number == 0 and position.name in keywords
+            if not is_keyword and (nodes[position.node_id].is_plain or type(target.object) is Bare):
+                late.append(position)
         if late:
             binding.deferred[:] = [position for position in binding.deferred if position not in late]
             if not self.waits:

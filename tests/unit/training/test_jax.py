@@ -546,3 +546,26 @@ def test_a_ref_is_restored_in_place(jax: Any, jnp: Any, tmp_path: Path) -> None:
     Checkpoint(r=ref).read(path).assert_consumed()
 
     assert ref[...].tolist() == [1, 2]
+
+
+def test_an_array_that_the_program_makes_later_stays(jax: Any, tmp_path: Path) -> None:
+    """A save gives it no value of a thousand steps ago: it cannot be changed, so it is newer than the file's, as a number is."""
+
+    def array(value: float) -> Any:
+        return jax.numpy.float32(value)
+
+    path = Checkpoint(losses=[array(1), array(2)], state={"loss": array(3)}, w=np.ones(1), loss=array(4)).write(
+        tmp_path / "ckpt"
+    )
+    losses: list[Any] = []
+    state: dict[str, Any] = {}
+    checkpoint = Checkpoint(losses=losses, state=state, w=np.zeros(1))
+    status = checkpoint.read(path, partial=True)
+
+    losses.append(array(9))
+    state["loss"] = array(9)
+    checkpoint.loss = array(0)
+    checkpoint.write(tmp_path / "next")
+
+    assert (losses, state, checkpoint.loss) == ([9], {"loss": 9}, 4)
+    assert status.report.unresolved == ("(root).losses.0", "(root).losses.1", "(root).state.loss")
