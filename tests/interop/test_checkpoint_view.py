@@ -55,3 +55,16 @@ def test_a_view_takes_any_root_and_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(MismatchError) as caught:
         openckpt.CheckpointView(openckpt.save(tmp_path / "named", {"w": np.ones(1)}))
     assert caught.value.code == "training.no-graph"
+
+
+def test_looking_restores_nothing(tmp_path: Path) -> None:
+    """Nor what waits since a restore for an object that has come."""
+    path = openckpt.Checkpoint(a={"w": np.ones(2)}, v=np.ones(1)).write(tmp_path / "ckpt")
+    a: dict[str, Any] = {}
+    checkpoint = openckpt.Checkpoint(a=a, v=np.zeros(1))
+    checkpoint.read(path)
+    a["w"] = np.zeros(2)
+
+    found = openckpt.CheckpointView(path).match(checkpoint)
+
+    assert any(value is a["w"] for value in found.values()) and not a["w"].any()

@@ -74,7 +74,7 @@ class CheckpointView:
 
     def diff(self, obj: object) -> ViewDiff:
         """Return what both have, and what one of them has alone; ``obj`` as for `match`."""
-        live = obj._live() if isinstance(obj, Checkpoint) else walk_tree(as_child("", obj).value)
+        live = obj._walk() if isinstance(obj, Checkpoint) else walk_tree(as_child("", obj).value)
         nodes = bind(self._graph, live, skip_slots=True).nodes
         bound = set(nodes.values())
         found = ViewDiff(
