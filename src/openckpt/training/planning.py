@@ -35,7 +35,7 @@ class RestorePlan:
 
     Attributes:
         path: the checkpoint.
-        values: how many stored values would be assigned.
+        values: how many stored values would be assigned; those for which lists and dicts are still to grow are not counted.
         nbytes: of these values; they are read twice, once to check them and once to assign them.
         kept_nbytes: new memory that stays: slots that the program has not made yet, abstract targets.
         replaced_nbytes: new memory that takes the place of old: JAX arrays and others that cannot be changed.
