@@ -98,6 +98,8 @@ def bind_more(
     before: Binding,
     starts: Sequence[tuple[int, LiveNode]],
     taken: Iterable[LiveNode],
+    *,
+    skip_slots: bool = False,
 ) -> Binding:
     """Match the nodes of a file with objects that have come since, and return what is new.
 
@@ -107,10 +109,11 @@ def bind_more(
         before: what was matched already.
         starts: ``(node id, live node)`` where deferred parts begin.
         taken: nodes of ``live`` that are bound already.
+        skip_slots: leave the slots alone that were not found before.
     """
     matching = _Matching(graph.nodes, live, before.nodes)
     matching.taken.update(taken)
-    return matching.run(starts, before.slots)
+    return matching.run(starts, [] if skip_slots else before.slots)
 
 
 def _slots_of(nodes: Sequence[Node]) -> list[PendingSlot]:

@@ -187,7 +187,9 @@ class Checkpoint(Program):
     ) -> SavedPath | SaveHandle:
         """Have ``put`` write what is live now; see `Saves.run`."""
         self._say_unsaid()
-        return self._saves.run(path, self._live, self._config, put, blocking=blocking, frozen=frozen, beside=beside)
+        return self._saves.run(
+            path, self._live_to_save, self._config, put, blocking=blocking, frozen=frozen, beside=beside
+        )
 
     def sync(self, timeout: float | None = None) -> None:
         """Return when no save is under way; raise why the last one failed, if nobody has heard it yet.

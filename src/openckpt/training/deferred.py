@@ -2,8 +2,8 @@
 
     position    (live object, name of the child that it does not have yet, node of the file)
     resolved    when the child is there: the part of the file below is matched, checked and assigned as in a restore
-    noticed     by the object itself, where its adapter can (a Keras layer's ``build``), else by the next walk: a save, a question
-                to the status
+    noticed     by the object itself, where its adapter can (a Keras layer's ``build``), or the Checkpoint whose child it is; else
+                by the next question to the status. A save gives nothing any more: what it finds has newer values, and it says so
 
 As long as something waits, the opened checkpoint stays open, so that its files may be swept meanwhile. Of several restores each
 waits on its own, and none touches what a newer one has assigned.
@@ -95,30 +95,24 @@ class Deferral:
         self._stops.clear()
         self._close()
 
-    def advance(self, live: LiveGraph, keywords: Container[str] = ()) -> bool:
+    def advance(self, live: LiveGraph, keywords: Container[str] = (), *, slots: bool = True) -> bool:
         """Give values to what has come, as far as it is in ``live``; return whether objects were replaced by new ones.
 
         Args:
             live: the program or a part of it.
             keywords: names of the Checkpoint's own children, beside those of an object that is its root.
+            slots: whether those of optimizers are looked for.
 
         Raises:
             MismatchError, NotFoundError, CorruptionError: as a restore; of this part nothing has been assigned then.
         """
-        known: dict[Identity, LiveNode] = {}
-        waiting = {position.parent.identity() for position in self._binding.deferred}
-        taken = []
-        for node in live.nodes:
-            identity = node.identity()
-            if identity in waiting:
-                known[identity] = node
-            if identity in self._matched:
-                taken.append(node)
+        known = self._known(live)
         self._let_go(known, keywords)
         starts = _come(self._binding.deferred, known)
-        if not starts and not self._binding.slots:
+        if not starts and not (slots and self._binding.slots):
             return False
-        found = bind_more(self._graph, live, self._binding, starts, taken)
+        taken = [node for node in live.nodes if node.identity() in self._matched]
+        found = bind_more(self._graph, live, self._binding, starts, taken, skip_slots=not slots)
         if not found.nodes:
             return False
         found.values = [bound for bound in found.values if not self._claims.is_newer(bound.node, self._number)]
@@ -127,25 +121,47 @@ class Deferral:
             prove_values(self._stored, checked)
         except CheckpointError as error:
             refused = {node_id for node_id, _ in starts}  # said once, and not at every walk from now on
-            binding = self._binding
-            binding.deferred[:] = [position for position in binding.deferred if position.node_id not in refused]
-            self._listen()
+            self._drop(position for position in self._binding.deferred if position.node_id in refused)
             if isinstance(error, MismatchError):
-                explain(error, binding.differences)
+                explain(error, self._binding.differences)
             raise
         replaced = replace_objects(live, assign_values(self._stored, checked))
         live.settle(replaced)
-        self._take(found, live, checked.nodes())
+        self._take(found, live, checked.nodes(), with_slots=slots)
         return bool(replaced)
+
+    def pass_over(self, live: LiveGraph, keywords: Container[str] = ()) -> list[str]:
+        """Wait no more for what the program has made without telling, and return what that is called.
+
+        A save finds such objects long after they were made, with values that are newer than the file's.
+        """
+        known = self._known(live)
+        self._let_go(known, keywords)
+        come = dict(_come(self._binding.deferred, known))
+        self._drop(position for position in self._binding.deferred if position.node_id in come)
+        return [node.label() for node in come.values()]
+
+    def _known(self, live: LiveGraph) -> dict[Identity, LiveNode]:
+        """Return the nodes of a walk for whose children something waits."""
+        waiting = {position.parent.identity() for position in self._binding.deferred}
+        return {identity: node for node in live.nodes if (identity := node.identity()) in waiting}
+
+    def _drop(self, positions: Iterable[Deferred]) -> None:
+        late = set(positions)
+        if late:
+            self._binding.deferred[:] = [position for position in self._binding.deferred if position not in late]
+            self._listen()
+            if not self.waits:
+                self.end()
 
     def _let_go(self, known: Mapping[Identity, LiveNode], keywords: Container[str]) -> None:
         """Wait no more for what the program has made itself where it can only be replaced: that is newer than the file's.
 
         A number, text, an array of JAX; and plain values of every kind in an object that is the root.
         """
-        binding, nodes = self._binding, self._graph.nodes
+        nodes = self._graph.nodes
         late = []
-        for position in binding.deferred:
+        for position in self._binding.deferred:
             parent = known.get(position.parent.identity())
             target = None if parent is None else parent.names.get(position.name)
             if parent is None or target is None or position.parent.view.kind == "Checkpoint":
@@ -153,18 +169,16 @@ class Deferral:
             is_keyword = parent.number == 0 and position.name in keywords
             if not is_keyword and (nodes[position.node_id].is_plain or type(target.object) is Bare):
                 late.append(position)
-        if late:
-            binding.deferred[:] = [position for position in binding.deferred if position not in late]
-            if not self.waits:
-                self.end()
+        self._drop(late)
 
-    def _take(self, found: Binding, live: LiveGraph, got: Iterable[LiveNode]) -> None:
+    def _take(self, found: Binding, live: LiveGraph, got: Iterable[LiveNode], *, with_slots: bool) -> None:
         binding = self._binding
         binding.nodes.update(found.nodes)
         binding.deferred[:] = [
             position for position in (*binding.deferred, *found.deferred) if position.node_id not in binding.nodes
         ]
-        binding.slots[:] = found.slots
+        if with_slots:
+            binding.slots[:] = found.slots
         binding.unused += found.unused
         self._matched.update(node.identity() for node in found.nodes.values())
         self._restored.update(got)

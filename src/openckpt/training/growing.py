@@ -4,9 +4,9 @@
     program    history = {}                                      -> gets the keys and places; then the restore fills them
 
 Only plain values are made - numbers, text, None, and lists, tuples and dicts of nothing else, as openckpt saved them. A list gets what it
-lacks at its end, a dict only where it is empty: a program that has some keys has chosen them; the place of None gets a whole list,
-tuple or dict. Other objects wait for the program to make them (formats 6.6, item 4); a plain value that it makes later is newer than
-the file's, and stays.
+lacks at its end, and loses what it has got since; a dict grows only where it is empty: a program that has some keys has chosen them;
+the place of None gets a whole list, tuple or dict. Other objects wait for the program to make them (formats 6.6, item 4); a plain
+value that it makes later is newer than the file's, and stays.
 """
 
 from __future__ import annotations
@@ -102,16 +102,33 @@ def _grow(graph: ObjectGraph, binding: Binding) -> list[Callable[[], object]]:
             continue
         names = {child.local_name: child.node_id for child in graph.nodes[node_id].children}
         if type(container) is list:
-            size = len(container)
-            while (child := names.get(str(len(container)))) is not None and graph.nodes[child].is_plain:
-                container.append(_made(graph, child, made, binding.nodes))
-            if len(container) > size:
-                undo.append(partial(container.__delitem__, slice(size, None)))
+            undo += _fit_list(graph, node_id, live, lambda child: _made(graph, child, made, binding.nodes))
         elif not container and names and all(graph.nodes[child].is_plain for child in names.values()):
             keys = _keys(graph.nodes[node_id].python_type, names)
             container.update((key, _made(graph, child, made, binding.nodes)) for key, child in keys.items())
             undo.append(container.clear)
     return undo
+
+
+def _fit_list(
+    graph: ObjectGraph, node_id: int, live: LiveNode, make: Callable[[int], Any]
+) -> list[Callable[[], object]]:
+    """Give a list the places that it lacks, or take those that a list of plain values has got since; return what undoes that."""
+    container: Any = live.object
+    size = len(container)
+    node = graph.nodes[node_id]
+    names = {child.local_name: child.node_id for child in node.children}
+    if node.python_type == LIST and size > len(names) and all(_is_plain(child) for _, child, _ in live.children):
+        tail = container[len(names) :]
+        del container[len(names) :]
+        return [partial(container.extend, tail)]
+    while (child := names.get(str(len(container)))) is not None and graph.nodes[child].is_plain:
+        container.append(make(child))
+    return [partial(container.__delitem__, slice(size, None))] if len(container) > size else []
+
+
+def _is_plain(node: LiveNode) -> bool:
+    return type(node.object) is Bare and _type_of(node) == VALUE
 
 
 def _put_for_none(graph: ObjectGraph, binding: Binding, made: dict[int, Any]) -> list[Callable[[], object]]:

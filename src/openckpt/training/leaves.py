@@ -152,14 +152,14 @@ class NumberLeaf:
         return self._value
 
     def refusal(self, stored: TensorSpec, *, cast: bool) -> str | None:
-        """Return why it does not fit: a Python number takes every number of its kind."""
+        """Return why it does not fit: a Python number takes every number of its kind, ints and floats each other's."""
         if stored.shape != ():
             return f"shape {_shape(stored)} in the file, a number in the program"
         own = self.spec()
         if own is None or stored.dtype not in BY_NAME or type(self._value) not in (int, float, bool, complex):
             return refusal_of(own, stored, cast=cast)
         kind, other = BY_NAME[own.dtype].numpy().kind, BY_NAME[stored.dtype].numpy().kind
-        fits = kind == other or (kind == "i" and other == "u") or (kind == "f" and stored.dtype in FLOATS)
+        fits = kind == other or (kind in "if" and (other in "iu" or stored.dtype in FLOATS))
         return None if fits else f"{stored.dtype} in the file, {type(self._value).__name__} in the program"
 
     def buffer(self) -> Array | None:
@@ -167,9 +167,18 @@ class NumberLeaf:
         return None
 
     def assign(self, value: Array) -> object:
-        """Return the new number, of the same type."""
+        """Return the new number, of the same type where that can hold it: 0 may have become 0.5 since the program began."""
         kind: Any = type(self._value)
-        return kind(value.item()) if isinstance(self._value, (int, float, complex)) else kind(value[()])
+        if not isinstance(self._value, (int, float, complex)):
+            return kind(value[()])
+        number = value.item()
+        if (
+            isinstance(self._value, int)
+            and isinstance(number, float)
+            and not (number.is_integer() and abs(number) < 1 << 53)
+        ):
+            return number
+        return kind(number)
 
 
 class TextLeaf:

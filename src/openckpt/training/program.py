@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from openckpt.errors import with_article
+from openckpt.errors import PartialRestoreWarning, shown, warn, with_article
 from openckpt.formats.collecting import collection_held
 from openckpt.training.adapters import view_of
 from openckpt.training.adapters.plain import as_child
@@ -92,6 +92,19 @@ class Program:
         replaced = [deferral.advance(live, self._children) for deferral in self._deferrals]
         return self._walk() if any(replaced) else live
 
+    def _live_to_save(self) -> LiveGraph:
+        """Walk the program, which a save leaves as it is."""
+        live = self._walk()
+        self._deferrals = [deferral for deferral in self._deferrals if deferral.waits]
+        late = {name: None for deferral in self._deferrals for name in deferral.pass_over(live, self._children)}
+        if late:
+            warn(
+                f"made after the restore, and saved with the values that they have now: {shown(list(late))}; to give such objects "
+                "their stored values, ask the status of the restore when they are there: status.assert_consumed()",
+                PartialRestoreWarning,
+            )
+        return live
+
     def _walk(self) -> LiveGraph:
         with collection_held():
             return LiveGraph(self if self._root is None else self._root, self._root_view())
@@ -149,8 +162,9 @@ class Program:
         counter = self._counter()
         if counter is None:
             counter = self._own_counter = Counter()
-            if self._deferrals:
-                self._live()  # gives it the count of a file that was read before there was a counter
+            root = self if self._root is None else self._root
+            for deferral in self._deferrals:  # gives it the count of a file that was read before there was a counter
+                deferral.advance(LiveGraph(root, View("Checkpoint", self._counted())), slots=False)
         return counter
 
     def _count_to(self, number: int) -> None:

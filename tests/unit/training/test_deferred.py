@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import openckpt
 from openckpt.errors import MismatchError, PartialRestoreWarning
 from openckpt.training import Checkpoint
 from openckpt.training.tracking import Child, View
@@ -58,7 +59,7 @@ def test_an_object_that_tells_gets_its_value_at_once(path: str) -> None:
 
 
 def test_an_attribute_of_the_checkpoint_that_comes_later_has_its_value_at_once(path: str, tmp_path: Path) -> None:
-    """Numbers are replaced in it. What comes into a list is met by the next walk: a save is one, a question to the status another."""
+    """Numbers are replaced in it. What comes into a list is met by the next question to the status."""
     checkpoint = Checkpoint(layer=Layer())
     status = checkpoint.read(path, partial=True)
     checkpoint.epoch = 0
@@ -104,7 +105,6 @@ def test_two_restores_wait_and_the_newest_wins(path: str, tmp_path: Path) -> Non
     layer.build()
     np.testing.assert_array_equal(layer.weight, [9, 9])
     checkpoint.state = {"parts": [np.zeros(1), np.zeros(1)]}
-    checkpoint.write(tmp_path / "third")
     np.testing.assert_array_equal(layer.weight, [9, 9])
     np.testing.assert_array_equal(checkpoint.state["parts"], [[1], [2]])
 
@@ -120,6 +120,23 @@ def test_a_value_of_another_shape_is_refused_where_its_object_is_made(path: str,
     assert "(root).layer.weight" in str(caught.value)
     np.testing.assert_array_equal(layer.weight, np.zeros(5))
     checkpoint.write(tmp_path / "new")
+
+
+def test_a_save_gives_no_old_value_to_what_was_made_since(path: str, tmp_path: Path) -> None:
+    """It has been trained, perhaps for a thousand steps: the save says what it found, once, and nothing waits for it any more."""
+    state: dict[str, Any] = {"parts": []}
+    checkpoint = Checkpoint(layer=Layer(), state=state, epoch=0)
+    status = checkpoint.read(path, partial=True)
+    state["parts"].append(np.full(1, 7.0))
+    with pytest.warns(PartialRestoreWarning, match="values that they have now: .*parts.0"):
+        saved = checkpoint.write(tmp_path / "new")
+    assert state["parts"][0] == 7
+    assert "state/parts/0" in str(list(openckpt.load(saved)))
+
+    checkpoint.write(tmp_path / "new")
+    assert len(status.report.unbound) == 1 and state["parts"][0] == 7
+    state["parts"].append(np.zeros(1))
+    assert not [name for name in status.report.unbound if "parts.1" in name] and state["parts"][1] == 2
 
 
 class Thing:

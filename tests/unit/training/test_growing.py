@@ -41,13 +41,12 @@ def test_lists_grow_at_their_end(tmp_path: Path) -> None:
     weights, items, arrays = np.zeros(2), [np.zeros(2), 0], []  # type: ignore[var-annotated]
     items[0] = weights
 
-    checkpoint = Checkpoint(items=items, arrays=arrays)
-    checkpoint.read(path)
+    status = Checkpoint(items=items, arrays=arrays).read(path)
 
     assert items[0] is weights and weights.all() and items[1:] == [1, 2, 3]
     assert arrays == []
     arrays.append(np.zeros(1))
-    checkpoint.write(tmp_path / "next")
+    status.assert_consumed()
     assert arrays[0] == 1
 
 
@@ -221,12 +220,13 @@ def test_a_plain_value_that_the_program_makes_later_stays(tmp_path: Path) -> Non
     )
     trainer, metrics, w = Trainer(), {"loss": 0.0}, dict[str, np.ndarray]()
     checkpoint = Checkpoint(trainer=trainer, metrics=metrics, w=w)
-    checkpoint.read(path, partial=True)
+    status = checkpoint.read(path, partial=True)
 
     trainer.best = 9.0
     metrics |= {"acc": 9.0, "log": [9, 9]}
     w["a"] = np.zeros(1)
     checkpoint.step = 0
+    assert status.report.waiting == 0
     checkpoint.write(tmp_path / "next")
 
     assert (trainer.best, metrics) == (9.0, {"loss": 1.0, "acc": 9.0, "log": [9, 9]})
@@ -257,3 +257,45 @@ def test_a_plain_value_that_the_root_gets_later_stays(tmp_path: Path, has_attrib
 
     assert (held["w"][0], held["best"], held["log"], checkpoint.epoch) == (1.0, 9.0, [9, 9], 7)
     assert status.report.unresolved == ("(root).best", "(root).log.0") and status.report.waiting == 0
+
+
+def test_a_list_of_plain_values_loses_what_it_has_got_since(tmp_path: Path) -> None:
+    """Going back in a running program: the history ends where it did, and what is appended next follows that."""
+    history, mixed = [1.0, 2.0], [np.ones(1), 5]
+    checkpoint = Checkpoint(history=history, mixed=mixed, empty=[])
+    path = checkpoint.write(tmp_path / "ckpt")
+    history += [3.0, 4.0]
+    checkpoint.empty.append(7)
+    weights = np.zeros(1)
+    mixed[0] = weights
+
+    checkpoint.read(path).assert_consumed()
+
+    assert (history, checkpoint.empty) == ([1.0, 2.0], [])
+    assert mixed[0] is weights and weights == 1
+
+
+def test_nothing_is_lost_where_a_restore_fails(tmp_path: Path) -> None:
+    """The tail of a list is there again."""
+    path = Checkpoint(history=[1], weights=np.ones(2)).write(tmp_path / "ckpt")
+    history = [1, 2, 3]
+    with pytest.raises(MismatchError, match="shape"):
+        Checkpoint(history=history, weights=np.zeros(3)).read(path)
+    assert history == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("saved", "program", "restored"),
+    [(12.5, 0, 12.5), (12.0, 0, 12), (3, float("inf"), 3.0), (float("inf"), 0, float("inf")), (1e300, 1, 1e300)],
+)
+def test_ints_and_floats_take_the_place_of_each_other(
+    tmp_path: Path, saved: float, program: float, restored: float
+) -> None:
+    """The total that began as 0, the best that began as infinity: the program's type where that can hold it."""
+    path = Checkpoint(total=saved, state={"total": saved}).write(tmp_path / "ckpt")
+    checkpoint = Checkpoint(total=program, state={"total": program})
+
+    checkpoint.read(path)
+
+    for found in (checkpoint.total, checkpoint.state["total"]):
+        assert found == restored and type(found) is type(restored)
