@@ -1,15 +1,19 @@
 """Values as they are now: copied to the host, so that a save can go on while the program changes them.
 
-Every array is copied, JAX's too: it cannot be changed, but a step may *donate* it, and its memory then holds something else. Text
-and numbers are values already. The memory is kept for the next save, which then waits for no new pages of the system, and it is
-all that a save takes beyond the program's own: one copy of the state.
+An array that can be changed is copied. One of TensorFlow or JAX is held instead: neither writes into memory that somebody else refers
+to - a JAX step to which such an array is *donated* makes a new one. Text and numbers are values already. The memory of the copies is
+kept for the next save, which then waits for no new pages of the system, and it is all that a save takes beyond the program's own: one
+copy of the state.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections import deque
+import threading
 from collections.abc import Container, Mapping
+from queue import Empty, SimpleQueue
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from openckpt.errors import UnsupportedError, Where
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 8 << 20
 _LARGE_BYTES = 16 << 20
 """bytes of an array that is copied by several threads: one does not use up what the memory can do"""
+_MAPPED_BYTES = 1 << 20
 _THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -48,8 +53,8 @@ class HostBuffers:
         array = self._arrays.get(key) if key in self.frozen else None
         return array if array is not None and spec is not None and array.shape == spec.shape else None
 
-    def copy(self, key: str, value: Any) -> Any:
-        """Return the value as it is now; an array lies in memory that is this one's until the next copy under this key."""
+    def copy(self, key: str, value: Any, copying: Copying) -> Any:
+        """Return the value as it is when ``copying`` ends; an array lies in memory that is this one's until the next copy of the key."""
         import numpy as np
 
         if isinstance(value, (bytes, str, int, float, complex, np.generic)):
@@ -61,8 +66,8 @@ class HostBuffers:
         if array is None or array.shape != source.shape or array.dtype != source.dtype:
             self._arrays.pop(key, None)
             array = None  # before there is another one
-            array = self._arrays[key] = np.empty(source.shape, source.dtype)
-        _copy(array, source)
+            array = self._arrays[key] = _memory(source.shape, source.dtype)
+        copying.copy(array, source)
         return array
 
 
@@ -82,46 +87,99 @@ def take_snapshot(
     """
     buffers.keep(leaves.keys())
     values: dict[str, Any] = {}
-    for key, leaf in leaves.items():
-        kept = buffers.kept(key, leaf.spec()) if key in frozen else None
-        if kept is not None:
-            values[key] = kept
-            continue
-        try:
-            value = leaf.value()
-            # One by one: a value from a device is a copy already, and TensorFlow never writes into what somebody holds.
-            values[key] = value if getattr(leaf, "is_stable", False) else buffers.copy(key, value)
-        except UnsupportedError as error:
-            if error.where.key is None:
-                error.where = Where(path, key)
-            raise
+    with Copying() as copying:
+        for key, leaf in leaves.items():
+            kept = buffers.kept(key, leaf.spec()) if key in frozen else None
+            if kept is not None:
+                values[key] = kept
+                continue
+            try:
+                value = leaf.value()
+            except UnsupportedError as error:
+                if error.where.key is None:
+                    error.where = Where(path, key)
+                raise
+            # One by one: a value from a device is a copy already.
+            values[key] = value if getattr(leaf, "is_stable", False) else buffers.copy(key, value, copying)
     buffers.frozen = frozen
     return values
 
 
-def _copy(target: Array, source: Array) -> None:
+def _memory(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return new memory for an array.
+
+    Large ones are mapped: NumPy would ask for huge pages, for which Linux moves memory about when it is in pieces - the first save
+    of a long-lived machine took four times as long.
+    """
+    import mmap
+
     import numpy as np
 
-    if source.nbytes < _LARGE_BYTES or not source.flags.c_contiguous or _THREADS < 2:
-        np.copyto(target, source)
-        return
-    to, of = target.reshape(-1), source.reshape(-1)
-    size = max(1, _CHUNK_BYTES // source.dtype.itemsize)
-    parts = deque(range(0, len(of), size))
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < _MAPPED_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
+        return np.empty(shape, dtype)
+    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return np.ndarray(shape, dtype, buffer=memory)
 
-    def work() -> None:
+
+class Copying:
+    """The copies of one snapshot: large ones in pieces, on threads that are started once; leaving it, all are done."""
+
+    def __init__(self) -> None:
+        self._parts: SimpleQueue[tuple[Array, Array] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] | None = None
+
+    def __enter__(self) -> Copying:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._work()
+        finally:  # an interrupt, say: nobody goes on writing into memory that the next save takes
+            self._drop()
+            for _ in self._threads or ():
+                self._parts.put(None)
+            for thread in self._threads or ():
+                thread.join()
+
+    def copy(self, target: Array, source: Array) -> None:
+        """Copy an array; of a large one the last pieces may still be under way on another thread."""
+        import numpy as np
+
+        if source.nbytes < _LARGE_BYTES or not source.flags.c_contiguous or _THREADS < 2:
+            np.copyto(target, source)
+            return
+        if self._threads is None:
+            started = (start_thread(self._help, "openckpt-copy") for _ in range(_THREADS - 1))
+            self._threads = [thread for thread in started if thread is not None]
+        to, of = target.reshape(-1), source.reshape(-1)
+        size = max(1, _CHUNK_BYTES // source.dtype.itemsize)
+        for start in range(0, len(of), size):
+            self._parts.put((to[start : start + size], of[start : start + size]))
+        self._work()
+
+    def _help(self) -> None:
+        import numpy as np
+
+        while (part := self._parts.get()) is not None:
+            np.copyto(*part)  # without the GIL
+            del part  # may be the last that holds the array
+
+    def _work(self) -> None:
+        """Copy what no thread has begun with."""
+        import numpy as np
+
         while True:
             try:
-                start = parts.popleft()
-            except IndexError:
+                part = self._parts.get_nowait()
+            except Empty:
                 return
-            np.copyto(to[start : start + size], of[start : start + size])  # without the GIL
+            if part is not None:
+                np.copyto(*part)
 
-    threads = [start_thread(work, "openckpt-copy") for _ in range(_THREADS - 1)]
-    try:
-        work()
-    finally:  # an interrupt, say: nobody goes on writing into memory that the next save takes
-        parts.clear()
-        for thread in threads:
-            if thread is not None:
-                thread.join()
+    def _drop(self) -> None:
+        while not self._parts.empty():
+            self._parts.get_nowait()

@@ -17,10 +17,11 @@ import pytest
 import openckpt
 from openckpt import Checkpoint, SaveHandle
 from openckpt.errors import ConflictError, UnsupportedError
+from openckpt.formats.dtypes import BY_NAME
 from openckpt.storage.disk import DISK
 from openckpt.testing import Call, CallFS, FaultyFS
 from openckpt.training import CheckpointManager, snapshot
-from openckpt.training.snapshot import HostBuffers
+from openckpt.training.snapshot import Copying, HostBuffers
 
 T = TypeVar("T")
 VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -113,22 +114,48 @@ def test_large_arrays_are_copied_by_several_threads(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(snapshot, "_LARGE_BYTES", 100)
     monkeypatch.setattr(snapshot, "_CHUNK_BYTES", 64)
     monkeypatch.setattr(snapshot, "_THREADS", 3)
-    array = np.arange(1003.0).reshape(17, 59)
-    assert np.array_equal(HostBuffers().copy("a", array), array)
+    arrays = [np.arange(1003.0).reshape(17, 59) + n for n in range(3)]
+    assert all(map(np.array_equal, copies(HostBuffers(), arrays), arrays))
     monkeypatch.setattr(threading.Thread, "start", _no_thread)
-    assert np.array_equal(HostBuffers().copy("a", array), array)
+    assert all(map(np.array_equal, copies(HostBuffers(), arrays), arrays))
+
+
+def test_memory_of_large_arrays_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And like any other: writable, of the same type and shape."""
+    monkeypatch.setattr(snapshot, "_MAPPED_BYTES", 8)
+    for dtype in ("float32", "bool", "bfloat16", "complex128"):
+        array = np.arange(6).reshape(2, 3).astype(BY_NAME[dtype].numpy())
+        (copy,) = copies(HostBuffers(), [array])
+        assert copy.dtype == array.dtype and copy.flags.writeable and not np.shares_memory(copy, array)
+        np.testing.assert_array_equal(copy, array)
+
+
+def test_an_interrupted_copy_leaves_no_thread_that_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was not begun is dropped."""
+    monkeypatch.setattr(snapshot, "_LARGE_BYTES", 1)
+    with pytest.raises(KeyboardInterrupt), Copying() as copying:
+        HostBuffers().copy("a", np.ones(10), copying)
+        raise KeyboardInterrupt
+    assert not [thread for thread in threading.enumerate() if thread.name == "openckpt-copy"]
+
+
+def copies(buffers: HostBuffers, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Return the copies of arrays, made in one go."""
+    with Copying() as copying:
+        return [buffers.copy(str(number), array, copying) for number, array in enumerate(arrays)]
 
 
 def test_memory_is_used_again(tmp_path: Path) -> None:
     """The second save takes none; one copy of the state is held, also when tensors come, go and change their shape."""
     buffers = HostBuffers()
-    first = buffers.copy("a", np.arange(4))
-    assert buffers.copy("a", np.ones(4, int)) is first
-    assert buffers.copy("a", np.arange(5)) is not first
-    buffers.copy("b", np.arange(100))
-    buffers.keep({"a"})
-    assert buffers.nbytes == 5 * 8
-    assert buffers.copy("n", 3) == 3
+    with Copying() as copying:
+        first = buffers.copy("a", np.arange(4), copying)
+        assert buffers.copy("a", np.ones(4, int), copying) is first
+        assert buffers.copy("a", np.arange(5), copying) is not first
+        buffers.copy("b", np.arange(100), copying)
+        buffers.keep({"a"})
+        assert buffers.nbytes == 5 * 8
+        assert buffers.copy("n", 3, copying) == 3
     assert buffers.nbytes == 5 * 8
 
 

@@ -91,6 +91,8 @@ class JaxLeaf:
     full_name = ""
     in_place = False
     copies = True
+    is_stable = True
+    """on the CPU its memory itself, which JAX gives to no other array as long as somebody refers to it; else a copy"""
 
     def __init__(self, array: Any) -> None:
         self._array = array

@@ -105,8 +105,8 @@ class VariableLeaf:
 
     @property
     def is_stable(self) -> bool:
-        """Whether a value that was read stays as it is: TensorFlow's do."""
-        return _backend_of(self._variable._value) == "tensorflow"
+        """Whether a value that was read stays as it is: TensorFlow's and JAX's do."""
+        return _backend_of(self._variable._value) in ("tensorflow", "jax", "jaxlib")
 
     @property
     def copies(self) -> bool:

@@ -97,13 +97,14 @@ def _variable(variable: Any) -> View:
 class _Held:
     """The value of a Variable: restored by giving the Variable what would have taken its place."""
 
-    __slots__ = ("_leaf", "_put", "attribute", "copies", "full_name", "is_to_come")
+    __slots__ = ("_leaf", "_put", "attribute", "copies", "full_name", "is_stable", "is_to_come")
 
     def __init__(self, leaf: Leaf, put: Any) -> None:
         self._leaf, self._put = leaf, put
         self.attribute = leaf.attribute
         self.full_name = leaf.full_name
         self.copies: bool = getattr(leaf, "copies", False)
+        self.is_stable: bool = getattr(leaf, "is_stable", False)
         self.is_to_come: bool = getattr(leaf, "is_to_come", False)
 
     def spec(self) -> TensorSpec | None:
