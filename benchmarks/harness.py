@@ -162,8 +162,22 @@ Side = tuple[str, Mapping[str, Any]]
 """name of a job and its arguments"""
 
 
+def call_alone(job: str, /, **arguments: Any) -> Any:
+    """Run one job in a process of its own."""
+    worker = Worker()
+    try:
+        return worker.call(job, **arguments)
+    finally:
+        worker.close()
+
+
 def race(
-    sides: Mapping[str, Side], *, rounds: int, compare: Sequence[str] | None = None, together: bool = False
+    sides: Mapping[str, Side],
+    *,
+    rounds: int,
+    compare: Sequence[str] | None = None,
+    together: bool = False,
+    new_process: bool = False,
 ) -> dict[str, Sample]:
     """Time the jobs of several sides in turns, each side in a worker of its own.
 
@@ -172,6 +186,7 @@ def race(
         rounds: timed calls per side.
         compare: labels whose digests must be equal; all of them by default.
         together: all sides in one worker, where they differ by less than two processes do.
+        new_process: every timed call in a worker of its own, for what only the first call of a process pays.
     """
     while len(_IDLE) < (1 if together else len(sides)):
         _IDLE.append(Worker())
@@ -182,14 +197,19 @@ def race(
     compared = {digests[label] for label in (compare or list(sides))}
     if len(compared) > 1:
         raise AssertionError(f"the sides do not agree, so there is nothing to time: {digests}")
-    first = {label: workers[label].call(job, **arguments)[0] for label, (job, arguments) in sides.items()}
+
+    def call(label: str) -> float:
+        job, arguments = sides[label]
+        seconds: float = (call_alone if new_process else workers[label].call)(job, **arguments)[0]
+        return seconds
+
+    first = {label: call(label) for label in sides}
     seconds: dict[str, list[float]] = {label: [] for label in sides}
     for _ in range(rounds):
         order = list(sides)
         random.shuffle(order)
         for label in order:
-            job, arguments = sides[label]
-            seconds[label].append(workers[label].call(job, **arguments)[0])
+            seconds[label].append(call(label))
     for worker in set(workers.values()):
         for forget in ("forget", "forget_saved", "forget_trained", "forget_async", "forget_deltas"):
             worker.call(forget)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from harness import Result, Row, Worker, figure, memory_row, race, versus
+from harness import Result, Row, call_alone, figure, memory_row, race, versus
 
 if TYPE_CHECKING:
     from cases import Setting
@@ -47,22 +47,15 @@ def _objects(setting: Setting, result: Result) -> None:
 def _memory(setting: Setting, result: Result) -> None:
     nbytes = setting.size(1024 * MIB, 64 * MIB)
     for count in (64, setting.size(20_000, 1_000)):
-        grown = _alone("train_restore_growth", directory=str(setting.directory), count=count, nbytes=nbytes)
+        grown = call_alone("train_restore_growth", directory=str(setting.directory), count=count, nbytes=nbytes)
         name = f"restoring {nbytes // MIB} MiB in {count:,} arrays in place, beyond the model"
         result.rows.append(memory_row("Restore, memory", name, grown, 64 * MIB + nbytes // count))
     for framework in ("numpy", "torch", "jax", "tf"):
-        grown = _alone("async_growth", directory=str(setting.directory), framework=framework, count=64, nbytes=nbytes)
+        grown = call_alone(
+            "async_growth", directory=str(setting.directory), framework=framework, count=64, nbytes=nbytes
+        )
         name = f"async save of {nbytes // MIB} MiB of {framework} state, beyond the model: one copy and 64 MiB"
         result.rows.append(memory_row("Async save, memory", name, grown, nbytes + 64 * MIB))
-
-
-def _alone(job: str, **arguments: Any) -> int:
-    worker = Worker()
-    try:
-        grown: int = worker.call(job, **arguments)
-    finally:
-        worker.close()
-    return grown
 
 
 def _async(setting: Setting, result: Result) -> None:
@@ -71,13 +64,14 @@ def _async(setting: Setting, result: Result) -> None:
     peers = (("torch", "dcp", "torch DCP async_save"), ("jax", "orbax", "Orbax"), ("tf", "tf", "TensorFlow async"))
     for framework, saver, peer_name in peers:
         place = {"directory": str(setting.directory), "framework": framework, "count": 64, "nbytes": nbytes}
-        for new, which in ((True, "first save of a saver"), (False, "later saves")):
+        for new, which in ((True, "first save of a process"), (False, "later saves")):
             samples = race(
                 {
                     f"ours, {framework}": ("async_save", {**place, "saver": "ours", "new": new}),
                     peer_name: ("async_save", {**place, "saver": saver, "new": new}),
                 },
                 rounds=setting.rounds,
+                new_process=new,
             )
             name = f"{framework} state, changed right after the return, {which}"
             result.rows.append(versus(area, name, *samples.values(), 1, compare="above", nbytes=nbytes))
