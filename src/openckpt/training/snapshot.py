@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from openckpt.errors import UnsupportedError, Where
+from openckpt.storage.pages import map_pages
 from openckpt.storage.threads import start_thread
 from openckpt.training.tracking import Leaf
 
@@ -106,20 +107,12 @@ def take_snapshot(
 
 
 def _memory(shape: tuple[int, ...], dtype: Any) -> Array:
-    """Return new memory for an array.
-
-    Large ones are mapped: NumPy would ask for huge pages, for which Linux moves memory about when it is in pieces - the first save
-    of a long-lived machine took four times as long.
-    """
-    import mmap
-
+    """Return new memory for an array; large ones from the system itself, as `map_pages` says why."""
     import numpy as np
 
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < _MAPPED_BYTES or not hasattr(mmap, "MAP_ANONYMOUS"):
-        return np.empty(shape, dtype)
-    memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    return np.ndarray(shape, dtype, buffer=memory)
+    pages = map_pages(nbytes) if nbytes >= _MAPPED_BYTES else None
+    return np.empty(shape, dtype) if pages is None else np.ndarray(shape, dtype, buffer=pages)
 
 
 class Copying:
