@@ -77,6 +77,16 @@ class ObjectGraph:
 
         return Layout(self.nodes)
 
+    def below(self, node_id: int = 0) -> list[int]:
+        """Return a node and all that its edges lead to, breadth-first; slots are below nothing."""
+        order, seen = [node_id], {node_id}
+        for number in order:  # grows while it is walked
+            for child in self.nodes[number].children:
+                if child.node_id not in seen:
+                    seen.add(child.node_id)
+                    order.append(child.node_id)
+        return order
+
     def find_attribute(self, key: str) -> tuple[int, Attribute] | None:
         """Return ``(node id, attribute)`` of a tensor's key, also where only its first part is recorded (formats 6.2)."""
         found = self.attributes.get(key)

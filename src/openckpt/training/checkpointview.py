@@ -55,14 +55,7 @@ class CheckpointView:
 
     def descendants(self) -> list[int]:
         """Return the node ids of all that can be reached from the root, breadth-first, the root itself first."""
-        order = [0]
-        seen = {0}
-        for node_id in order:
-            for child in self._graph.nodes[node_id].children:
-                if child.node_id not in seen:
-                    seen.add(child.node_id)
-                    order.append(child.node_id)
-        return order
+        return self._graph.below()
 
     def match(self, obj: object) -> dict[int, Any]:
         """Return the objects of a program that lie where the checkpoint has one, by node id.

@@ -82,13 +82,8 @@ def _cut(
     graph: ObjectGraph, way: list[tuple[int, str]], top: int
 ) -> tuple[ObjectGraph, ObjectGraph, Mapping[int, int]]:
     nodes = graph.nodes
-    below = [top]
-    seen = {top}
-    for node_id in below:  # grows while it is walked
-        for child in nodes[node_id].children:
-            if child.node_id not in seen:
-                seen.add(child.node_id)
-                below.append(child.node_id)
+    below = graph.below(top)
+    seen = set(below)
     slots: dict[int, list[SlotVariable]] = {}
     for node_id in list(below):
         for slot in nodes[node_id].slot_variables:
