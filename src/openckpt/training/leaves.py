@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from openckpt.errors import with_article
+from openckpt.errors import UnsupportedError, Where, with_article
 from openckpt.formats.dtypes import BY_NAME, DType, dtype_of_numpy
 from openckpt.formats.spec import TensorSpec
 from openckpt.training.tracking import PY_STATE, VARIABLE_VALUE, Leaf
 
 if TYPE_CHECKING:
-    from openckpt.errors import Where
     from openckpt.formats.spec import Array
 
 
@@ -52,6 +51,16 @@ def _shape(spec: TensorSpec) -> str:
 def suffix_of(leaf: Leaf) -> str:
     """Return what follows the attribute in a leaf's key, where one attribute has several tensors; "" for nearly all."""
     return getattr(leaf, "suffix", "")
+
+
+def value_of(leaf: Leaf, key: str, path: str) -> Any:
+    """Return what is to be stored of a leaf under a key of the checkpoint ``path``; an error names both."""
+    try:
+        return leaf.value()
+    except UnsupportedError as error:
+        if error.where.key is None:
+            error.where = Where(path, key)
+        raise
 
 
 class ArrayLeaf:
@@ -213,7 +222,6 @@ class TextLeaf:
 
     def value(self) -> Any:
         """Return the JSON."""
-        from openckpt.errors import Where
         from openckpt.training.pystate import encode_state
 
         return encode_state(self._value, Where(""))[0]
@@ -228,7 +236,6 @@ class TextLeaf:
 
     def assign(self, value: Array) -> object:
         """Return the new text, of the same class: a member of an enumeration stays one."""
-        from openckpt.errors import Where
         from openckpt.training.pystate import decode_state
 
         return self._as_own(decode_state(value.item(), {}, Where("")))

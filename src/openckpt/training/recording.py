@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from openckpt.errors import UnsupportedError, Where
 from openckpt.formats.objectgraph import ObjectGraph
 from openckpt.formats.objectnodes import Attribute, Child, Node, SlotVariable
 from openckpt.formats.objectpaths import ATTRIBUTES, SLOTS, escape_name
 from openckpt.training.growing import python_types
-from openckpt.training.leaves import suffix_of
+from openckpt.training.leaves import suffix_of, value_of
 from openckpt.training.live import LiveGraph, LiveNode, all_children, slot_nodes
 from openckpt.training.tracking import Leaf
 
@@ -60,15 +59,7 @@ def values_of(recorded: Recorded, path: str) -> dict[str, Any]:
     Raises:
         UnsupportedError: something has no value that could be stored (``training.*``).
     """
-    values: dict[str, Any] = {}
-    for key, leaf in recorded.leaves.items():
-        try:
-            values[key] = leaf.value()
-        except UnsupportedError as error:
-            if error.where.key is None:
-                error.where = Where(path, key)
-            raise
-    return values
+    return {key: value_of(leaf, key, path) for key, leaf in recorded.leaves.items()}
 
 
 def _record(

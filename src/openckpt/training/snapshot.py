@@ -16,9 +16,9 @@ from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from openckpt.errors import UnsupportedError, Where
 from openckpt.storage.pages import map_pages
 from openckpt.storage.threads import start_thread
+from openckpt.training.leaves import value_of
 from openckpt.training.tracking import Leaf
 
 if TYPE_CHECKING:
@@ -94,12 +94,7 @@ def take_snapshot(
             if kept is not None:
                 values[key] = kept
                 continue
-            try:
-                value = leaf.value()
-            except UnsupportedError as error:
-                if error.where.key is None:
-                    error.where = Where(path, key)
-                raise
+            value = value_of(leaf, key, path)
             # One by one: a value from a device is a copy already.
             values[key] = value if getattr(leaf, "is_stable", False) else buffers.copy(key, value, copying)
     buffers.frozen = frozen
