@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from openckpt.formats.objectgraph import ObjectGraph
-from openckpt.formats.objectnodes import MADE_TYPES
+from openckpt.formats.objectnodes import MADE_TYPES, Node
 from openckpt.training.binding import Binding, bind
 from openckpt.training.live import LiveGraph, LiveNode
 from openckpt.training.tracking import Bare
@@ -98,15 +98,14 @@ def _grow(graph: ObjectGraph, binding: Binding) -> list[Callable[[], object]]:
     undo = _put_for_none(graph, binding, made)
     for node_id, live in binding.nodes.items():
         container: Any = live.object
-        if type(container) is not list and type(container) not in _DICTS:
-            continue
-        names = {child.local_name: child.node_id for child in graph.nodes[node_id].children}
         if type(container) is list:
             undo += _fit_list(graph, node_id, live, lambda child: _made(graph, child, made, binding.nodes))
-        elif not container and names and all(graph.nodes[child].is_plain for child in names.values()):
-            keys = _keys(graph.nodes[node_id].python_type, names)
-            container.update((key, _made(graph, child, made, binding.nodes)) for key, child in keys.items())
-            undo.append(container.clear)
+        elif type(container) in _DICTS and not container:
+            names = _names(graph.nodes[node_id])
+            if names and all(graph.nodes[child].is_plain for child in names.values()):
+                keys = _keys(graph.nodes[node_id].python_type, names)
+                container.update((key, _made(graph, child, made, binding.nodes)) for key, child in keys.items())
+                undo.append(container.clear)
     return undo
 
 
@@ -117,7 +116,7 @@ def _fit_list(
     container: Any = live.object
     size = len(container)
     node = graph.nodes[node_id]
-    names = {child.local_name: child.node_id for child in node.children}
+    names = _names(node)
     if node.python_type == LIST and size > len(names) and all(_is_plain(child) for _, child, _ in live.children):
         tail = container[len(names) :]
         del container[len(names) :]
@@ -125,6 +124,10 @@ def _fit_list(
     while (child := names.get(str(len(container)))) is not None and graph.nodes[child].is_plain:
         container.append(make(child))
     return [partial(container.__delitem__, slice(size, None))] if len(container) > size else []
+
+
+def _names(node: Node) -> dict[str, int]:
+    return {child.local_name: child.node_id for child in node.children}
 
 
 def _is_plain(node: LiveNode) -> bool:
@@ -168,7 +171,7 @@ def _made(graph: ObjectGraph, top: int, made: dict[int, Any], bound: Mapping[int
         node_id, is_below_done = stack.pop()
         node = graph.nodes[node_id]
         kind = node.python_type
-        names = {child.local_name: child.node_id for child in node.children}
+        names = _names(node)
         if is_below_done:
             items = [made.get(names[name]) for name in map(str, range(len(names))) if name in names]
             if kind == TUPLE:

@@ -88,15 +88,13 @@ class Program:
     def _live(self) -> LiveGraph:
         """Walk the program, after what waits for new parts of it was restored."""
         live = self._walk()
-        self._deferrals = [deferral for deferral in self._deferrals if deferral.waits]
-        replaced = [deferral.advance(live, self._children) for deferral in self._deferrals]
+        replaced = [deferral.advance(live, self._children) for deferral in self._waiting()]
         return self._walk() if any(replaced) else live
 
     def _live_to_save(self) -> LiveGraph:
         """Walk the program, which a save leaves as it is."""
         live = self._walk()
-        self._deferrals = [deferral for deferral in self._deferrals if deferral.waits]
-        late = {name: None for deferral in self._deferrals for name in deferral.pass_over(live, self._children)}
+        late = {name: None for deferral in self._waiting() for name in deferral.pass_over(live, self._children)}
         if late:
             warn(
                 f"made after the restore, and saved with the values that they have now: {shown(list(late))}; to give such objects "
@@ -104,6 +102,11 @@ class Program:
                 PartialRestoreWarning,
             )
         return live
+
+    def _waiting(self) -> list[Deferral]:
+        """Return the restores whose values wait for something, and forget the others."""
+        self._deferrals = [deferral for deferral in self._deferrals if deferral.waits]
+        return self._deferrals
 
     def _walk(self) -> LiveGraph:
         with collection_held():
