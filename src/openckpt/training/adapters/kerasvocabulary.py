@@ -10,23 +10,38 @@ without its words.
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from typing import Any
 
 from openckpt.training.adapters.states import state_view
 from openckpt.training.tracking import View
 
 
-class Vocabulary:
-    """The words of one layer, in order, and their weights where it counts tf-idf."""
+class _Learned(ABC):
+    """What one layer has learned: one piece of state."""
+
+    kind: str
 
     def __init__(self, layer: Any) -> None:
         self._layer = weakref.ref(layer)
 
     def __openckpt_view__(self) -> View:
-        """Return the view: one piece of state."""
-        view = state_view("vocabulary", self._state, self._put, self)
+        """Return the view."""
+        view = state_view(self.kind, self._state, self._put, self)
         view.is_optional = True
         return view
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]: ...
+
+    @abstractmethod
+    def _put(self, state: dict[str, Any]) -> None: ...
+
+
+class Vocabulary(_Learned):
+    """The words of one layer, in order, and their weights where it counts tf-idf."""
+
+    kind = "vocabulary"
 
     def _state(self) -> dict[str, Any]:
         layer: Any = self._layer()
@@ -43,17 +58,10 @@ class Vocabulary:
             layer.set_vocabulary(state["words"], state.get("weights"))
 
 
-class Boundaries:
+class Boundaries(_Learned):
     """The numbers between the bins of one layer, in order; none before it is adapted."""
 
-    def __init__(self, layer: Any) -> None:
-        self._layer = weakref.ref(layer)
-
-    def __openckpt_view__(self) -> View:
-        """Return the view: one piece of state."""
-        view = state_view("bin boundaries", self._state, self._put, self)
-        view.is_optional = True
-        return view
+    kind = "bin boundaries"
 
     def _state(self) -> dict[str, Any]:
         layer: Any = self._layer()
