@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import openckpt
+from interrupting import AtCall
 from openckpt import Checkpoint, SaveHandle
 from openckpt.errors import ConflictError, UnsupportedError
 from openckpt.formats.dtypes import BY_NAME
@@ -259,19 +260,6 @@ def _no_thread(self: threading.Thread) -> None:
     raise RuntimeError("can't create new thread at interpreter shutdown")
 
 
-class MeanwhileFS(CallFS):
-    """A disk that does something in the middle of a save, as a signal handler of the program's would."""
-
-    def __init__(self, number: int, work: Callable[[], object]) -> None:
-        super().__init__(DISK)
-        self._number, self._work = number, work
-
-    def around(self, call: Call, do: Callable[[], T]) -> T:
-        if call.number == self._number:
-            self._work()
-        return do()
-
-
 @pytest.mark.parametrize("number", [1, 10, *range(24, 43, 2)])
 @pytest.mark.parametrize("what", ["save", "behind", "manager", "restore"])
 def test_a_handler_saves_nothing_that_is_in_between(tmp_path: Path, what: str, number: int) -> None:
@@ -288,7 +276,7 @@ def test_a_handler_saves_nothing_that_is_in_between(tmp_path: Path, what: str, n
     }
     w += 1
     with pytest.raises(ConflictError) as caught:
-        checkpoint.save(tmp_path / "ckpt", store=MeanwhileFS(number, work[what]))
+        checkpoint.save(tmp_path / "ckpt", store=AtCall(number, work[what]))
     assert caught.value.code == "training.nested"
     for value in (2, 3):  # also where the checkpoint was there already
         w[:] = value

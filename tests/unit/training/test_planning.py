@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import gc
 import itertools
 import json
 import os
 import subprocess
 import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from openckpt.errors import ConflictError, MismatchError, NotFoundError
 from openckpt.storage.disk import DISK
 from openckpt.testing import FaultyFS
 from openckpt.training import Checkpoint
+from peaks import traced_peak
 
 MIB = 1 << 20
 
@@ -38,14 +37,8 @@ def test_a_restore_takes_no_more_memory_than_planned(tmp_path: Path, writable: b
     path = Checkpoint(a=arrays(5)).write(tmp_path / "ckpt", durability="process-crash")
     ckpt = Checkpoint(a=arrays(5, writable=writable), n=[0, 1.5])
     plan = ckpt.plan_restore(path)
-    gc.collect()
 
-    tracemalloc.start()
-    try:
-        ckpt.read(path, partial=True)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = traced_peak(lambda: ckpt.read(path, partial=True))
 
     assert (plan.values, plan.nbytes) == (5, 5 * 24 * MIB)
     assert plan.replaced_nbytes == (0 if writable else plan.nbytes)
@@ -60,14 +53,8 @@ def test_a_cast_takes_one_copy_of_the_largest_tensor(stored: str, own: str, tmp_
     live = [np.zeros(9 * MIB, own) for _ in made]
     ckpt = Checkpoint(a=live)
     plan = ckpt.plan_restore(path, cast=True)
-    gc.collect()
 
-    tracemalloc.start()
-    try:
-        ckpt.read(path, cast=True)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = traced_peak(lambda: ckpt.read(path, cast=True))
 
     assert peak <= plan.peak_nbytes <= made[0].nbytes + 8 * MIB
     assert ckpt.a[2] is live[2] and all((array == n + 0.5).all() for n, array in enumerate(live))
@@ -80,14 +67,8 @@ def test_a_tensor_that_is_stored_in_pieces_is_put_together_in_place(tmp_path: Pa
         tmp_path / "ckpt", {"a": value}, sharding=openckpt.MaxShardSize(8 * MIB), durability="process-crash"
     )
     ckpt = Checkpoint(a=np.zeros_like(value))
-    gc.collect()
 
-    tracemalloc.start()
-    try:
-        ckpt.read(path)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = traced_peak(lambda: ckpt.read(path))
 
     assert np.array_equal(ckpt.a, value)
     assert peak <= min(ckpt.plan_restore(path).peak_nbytes, 12 * MIB)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 import openckpt
+from interrupting import AtCall
 from openckpt import Checkpoint, save_on_preemption
 from openckpt.errors import CheckpointWarning
 from openckpt.storage.disk import DISK
-from openckpt.testing import Call, CallFS, FaultyFS
+from openckpt.testing import FaultyFS
 from openckpt.training import CheckpointManager
 
 T = TypeVar("T")
@@ -47,19 +48,6 @@ def ended() -> Iterator[Ended]:
     yield handler
     for number, previous in before.items():
         signal.signal(number, previous)
-
-
-class At(CallFS):
-    """A disk that does something before its n-th call."""
-
-    def __init__(self, number: int, what: Callable[[], object]) -> None:
-        super().__init__(DISK)
-        self._number, self._what = number, what
-
-    def around(self, call: Call, do: Callable[[], T]) -> T:
-        if call.number == self._number:
-            self._what()
-        return do()
 
 
 def indexes(directory: Path) -> list[str]:
@@ -102,7 +90,7 @@ def test_a_save_under_way_is_finished_and_no_other_made(tmp_path: Path, ended: E
     gate = threading.Event()
     checkpoint = Checkpoint(w=np.ones(2))
     with save_on_preemption(checkpoint, tmp_path / "ckpt"):
-        checkpoint.save(tmp_path / "ckpt", blocking=False, store=At(3, lambda: gate.wait(60)))
+        checkpoint.save(tmp_path / "ckpt", blocking=False, store=AtCall(3, lambda: gate.wait(60)))
         threading.Timer(0.05, gate.set).start()
         terminate()
         assert ended.calls == [signal.SIGTERM]
@@ -112,7 +100,7 @@ def test_a_save_under_way_is_finished_and_no_other_made(tmp_path: Path, ended: E
 def test_a_signal_in_the_middle_of_a_save_waits_for_its_end(tmp_path: Path, ended: Ended) -> None:
     """Of the main thread's own: the handler runs in the middle of it, and must not save what is being saved."""
     checkpoint = Checkpoint(w=np.ones(2))
-    manager = CheckpointManager(checkpoint, tmp_path, 3, store=At(12, terminate))
+    manager = CheckpointManager(checkpoint, tmp_path, 3, store=AtCall(12, terminate))
     with save_on_preemption(manager):
         manager.save()
         assert ended.calls == [signal.SIGTERM]
@@ -193,7 +181,7 @@ def test_a_disk_that_hangs_is_not_waited_for(tmp_path: Path, ended: Ended) -> No
     gate = threading.Event()
     checkpoint = Checkpoint(w=np.ones(2))
     with save_on_preemption(checkpoint, tmp_path / "ckpt", within=0.05):
-        handle = checkpoint.save(tmp_path / "ckpt", blocking=False, store=At(3, lambda: gate.wait(60)))
+        handle = checkpoint.save(tmp_path / "ckpt", blocking=False, store=AtCall(3, lambda: gate.wait(60)))
         try:
             with pytest.warns(CheckpointWarning, match="not ended"):
                 terminate()

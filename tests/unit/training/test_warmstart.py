@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import tracemalloc
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -14,6 +12,7 @@ import pytest
 import openckpt
 from openckpt.errors import MismatchError, NotFoundError
 from openckpt.training.warmstart import init_from_checkpoint
+from peaks import traced_peak
 
 STORED: dict[str, Any] = {
     "encoder/a": np.arange(3.0), "encoder/deep/b": np.arange(6.0).reshape(2, 3), "c": np.float64(9.0), "table": np.arange(10.0).reshape(5, 2),
@@ -117,14 +116,8 @@ def test_the_parts_of_a_tensor_share_one_copy_of_it(tmp_path: Path) -> None:
     table = np.arange(6 << 20, dtype=np.float64).reshape(6, -1)
     path = openckpt.save(tmp_path / "ckpt", {"table": table}, durability="process-crash")
     parts = {f"table/part_{n}": np.zeros((1, 1 << 20)) for n in range(6)}
-    gc.collect()
 
-    tracemalloc.start()
-    try:
-        init_from_checkpoint(path, {"table": "table"}, parts)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    peak = traced_peak(lambda: init_from_checkpoint(path, {"table": "table"}, parts))
 
     assert np.array_equal(np.concatenate(list(parts.values())), table)
     assert peak <= table.nbytes + (24 << 20)
